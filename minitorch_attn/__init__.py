@@ -1,0 +1,8 @@
+"""Attention for vision, built from scratch in NumPy: a small autograd engine and its course."""
+
+from . import engine, functional, nn, optim
+from .engine import *  # noqa: F403
+from .engine import __all__ as _engine_names
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "engine", "functional", "nn", "optim", *_engine_names]

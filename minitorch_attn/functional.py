@@ -1,0 +1,1 @@
+"""The flat public list of operations, under the names PyTorch gives them."""

@@ -1,0 +1,1 @@
+"""Layers: modules that hold parameters and compute with functional operations."""

@@ -1,0 +1,1 @@
+"""Primitives: every operation with its gradient rules, one file per idea."""
