@@ -1,0 +1,109 @@
+"""Linear maps: a matrix product with a bias, and the lookup of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine import DTypeError, ShapeError, Tensor, array_module, as_tensor, primitive
+
+
+def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:
+    """Linear map y = x W^T + b of the last axis.
+
+    Parameters
+    ----------
+    input : (*, D_in)
+    weight : (D_out, D_in)
+    bias : (D_out,), optional
+
+    Returns
+    -------
+    (*, D_out)
+
+    Raises
+    ------
+    ShapeError
+        If the sizes do not fit.
+    """
+    return _linear(input, weight) if bias is None else _linear(input, weight, bias)
+
+
+@primitive
+def _linear(x, weight, bias=None):
+    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"linear: the last axis of the input {x.shape} must be the second of the weight "
+            f"{weight.shape}, which has shape (out features, in features)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(
+            f"linear: the bias needs one number for each of {weight.shape[0]} outputs, shape "
+            f"{weight.shape[:1]}, not {bias.shape}"
+        )
+    D_out, D_in = weight.shape
+    y = x @ weight.T
+    if bias is not None:
+        y += bias
+
+    def vjp_x(dy):
+        return dy @ weight
+
+    def vjp_weight(dy):
+        return dy.reshape(-1, D_out).T @ x.reshape(-1, D_in)
+
+    def vjp_bias(dy):
+        return dy.reshape(-1, D_out).sum(axis=0)
+
+    return y, (vjp_x, vjp_weight) if bias is None else (vjp_x, vjp_weight, vjp_bias)
+
+
+def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Tensor:
+    """Look up rows: y[...] = weight[input[...]].
+
+    Parameters
+    ----------
+    input : (*) of integers
+        Which row to take, from 0 to K - 1.
+    weight : (K, D)
+        The rows.
+    padding_idx : int, optional
+        A row that gets no gradient; negative counts from the last.
+
+    Returns
+    -------
+    (*, D)
+
+    Raises
+    ------
+    DTypeError
+        If the indices are not integers.
+    IndexError
+        If an index or `padding_idx` is not a row.
+    """
+    return _embedding(weight, indices=as_tensor(input).data, padding_idx=padding_idx)
+
+
+@primitive
+def _embedding(weight, *, indices, padding_idx):
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: the weight needs shape (rows, features), not {weight.shape}")
+    K, D = weight.shape
+    if indices.dtype.kind not in "iu":
+        raise DTypeError(f"embedding: the indices must be integers, not {indices.dtype}")
+    outside = (indices < 0) | (indices >= K)
+    if outside.any():
+        raise IndexError(
+            f"embedding: index {indices[outside][0]} is not one of the {K} rows, 0 to {K - 1}"
+        )
+    if padding_idx is not None and not -K <= padding_idx < K:
+        raise IndexError(f"embedding: padding_idx={padding_idx} is not one of the {K} rows")
+    xp = array_module(weight)
+
+    def vjp_weight(dy):
+        dweight = xp.zeros((K, D), dtype=dy.dtype)
+        xp.add.at(dweight, indices, dy)  # a row that is looked up twice gets both gradients
+        if padding_idx is not None:
+            dweight[padding_idx] = 0
+        return dweight
+
+    return weight[indices], vjp_weight
