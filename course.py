@@ -119,7 +119,6 @@ class Environment:
 
     def write_stamp(self, fingerprint, extras):
         """Note what is installed; the fingerprint is empty while the folder is half-made."""
-        self.folder.mkdir(exist_ok=True)
         content = {"fingerprint": fingerprint, "extras": sorted(extras)}
         self.stamp.write_text(json.dumps(content), encoding="utf-8")
 
@@ -151,7 +150,6 @@ class Environment:
                     "Then run the same command again."
                 )
         print(f"Making an environment in {self.folder}", flush=True)
-        self.write_stamp("", [])
         command = [sys.executable, "-m", "venv", "--clear", str(self.folder)]
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if result.returncode:
@@ -192,18 +190,24 @@ class Environment:
             print()
         return process.wait()
 
+    def is_offline(self):
+        """Whether the last installation failed because the network could not be reached."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return any(words in text for words in OFFLINE)
+
     def why_it_failed(self):
-        """Say why an installation failed, from its log."""
+        """Say why the last installation failed, from its log."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         whole = f"All that was said is in {self.log}."
-        if any(words in text for words in OFFLINE):
+        if self.is_offline():
             return (
                 "Installing failed: the package index could not be reached. Is this computer "
                 "online, and does it need a proxy (HTTPS_PROXY)? Then run the same command again; "
                 f"what was downloaded already is kept. {whole}"
             )
         last = "\n".join("    " + line for line in text.strip().splitlines()[-12:])
-        return f"Installing failed:\n{last}\n{whole}"
+        afresh = f"To start afresh, remove {self.folder} and run the same command again."
+        return f"Installing failed:\n{last}\n{whole}\n{afresh}"
 
     def prepare(self, extras):
         """Make it have these extras: at once if it has them, mending it where it is broken."""
@@ -220,7 +224,8 @@ class Environment:
             self.install(extras)
         except SetupError:
             # An earlier call that was cut off may have left packages that pip cannot mend.
-            if fresh or stamp["fingerprint"] != "":
+            half_made = stamp["fingerprint"] == ""
+            if fresh or not half_made or self.is_offline():
                 raise
             self.create()
             self.install(extras)
