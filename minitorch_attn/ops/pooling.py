@@ -168,8 +168,8 @@ def avg_pool2d(
 @primitive
 def _avg_pool2d(x, *, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
     places, border = _fit("avg_pool2d", x, kernel, stride, padding, (1, 1), ceil_mode)
-    sums, spread_columns = _sum_along(3, pad(x, border), kernel, places, stride)
-    y, spread_rows = _sum_along(2, sums, kernel, places, stride)
+    sums, spread_rows = _sum_along(2, pad(x, border), kernel, places, stride)
+    y, spread_columns = _sum_along(3, sums, kernel, places, stride)
     rows, columns = (
         _counted(places[i], x.shape[2 + i], kernel[i], stride[i], padding[i], count_include_pad)
         for i in (0, 1)
@@ -178,7 +178,7 @@ def _avg_pool2d(x, *, kernel, stride, padding, ceil_mode, count_include_pad, div
     count = xp.asarray(divisor_override or np.outer(rows, columns), dtype=x.dtype)
 
     def vjp_x(dy):
-        return inside(spread_columns(spread_rows(dy / count)), border)
+        return inside(spread_rows(spread_columns(dy / count)), border)
 
     return y / count, vjp_x
 
@@ -281,26 +281,22 @@ def adaptive_avg_pool2d(input: Any, output_size: int | tuple[int | None, int | N
 @primitive
 def _adaptive_avg_pool2d(x, *, output_size):
     P, Q = _adaptive_size("adaptive_avg_pool2d", x, output_size)
-    means, spread_columns = _adaptive_mean_along(3, x, Q)
-    y, spread_rows = _adaptive_mean_along(2, means, P)
+    xp = array_module(x)
+    rows = xp.asarray(_averaging(x.shape[2], P), dtype=x.dtype)  # (P, H)
+    columns = xp.asarray(_averaging(x.shape[3], Q), dtype=x.dtype)  # (Q, W)
 
     def vjp_x(dy):
-        return spread_columns(spread_rows(dy))
+        return rows.T @ dy @ columns
 
-    return y, vjp_x
+    return rows @ x @ columns.T, vjp_x
 
 
-def _adaptive_mean_along(axis: int, x: Array, places: int) -> Pass:
-    xp, shape, spans = array_module(x), x.shape, _adaptive_spans(x.shape[axis], places)
-    means = [x[_along(axis, span)].mean(axis=axis, keepdims=True) for span in spans]
-
-    def vjp_x(dy):
-        dx = xp.zeros(shape, dtype=dy.dtype)
-        for p, span in enumerate(spans):
-            dx[_along(axis, span)] += dy[_along(axis, slice(p, p + 1))] / (span.stop - span.start)
-        return dx
-
-    return xp.concatenate(means, axis=axis), vjp_x
+def _averaging(size: int, places: int) -> np.ndarray:
+    """The matrix that takes the mean of each window along one axis: (places, size)."""
+    matrix = np.zeros((places, size))
+    for row, span in zip(matrix, _adaptive_spans(size, places)):
+        row[span] = 1 / (span.stop - span.start)
+    return matrix
 
 
 def _adaptive_spans(size: int, places: int) -> list[slice]:
