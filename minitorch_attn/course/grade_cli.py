@@ -1,0 +1,70 @@
+"""`python -m minitorch_attn grade`: grade notebooks from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .files import write_atomically
+from .grade import Limits, Row, as_csv, as_json, as_table, grade
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``python -m minitorch_attn grade``."""
+    parser.description = (
+        "Run each notebook in a process of its own and grade its exercises by the same checks that "
+        "the learner has, on more cases. Grade only notebooks of people you trust: the process "
+        "may do whatever you may."
+    )
+    parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the grades as CSV")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write grades and messages")
+    parser.add_argument(
+        "--cases", type=int, default=20, metavar="N", help="cases made from the seed (default 20)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the cases that are made (default 0)"
+    )
+    defaults = Limits()
+    for name, help in (
+        ("cell", "to run one cell"),
+        ("notebook", "to run all cells of a notebook"),
+        ("check", "for one check"),
+    ):
+        default = getattr(defaults, name)
+        parser.add_argument(
+            f"--{name}-limit",
+            type=float,
+            default=default,
+            metavar="S",
+            help=f"seconds {help} (default {default:g})",
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Grade, print the table, write the files; 0 whatever the grades are, 2 if a file cannot be."""
+    outputs = [path for path in (args.csv, args.json) if path is not None]
+    for path in outputs:
+        if not path.parent.is_dir() or path.is_dir():
+            print(f"{path} cannot be written: {path.parent} is no folder, or it is one itself.")
+            return 2
+    limits = Limits(args.cell_limit, args.notebook_limit, args.check_limit)
+    rows: list[Row] = []
+    for number, path in enumerate(args.notebooks, 1):
+        if sys.stderr.isatty():
+            print(f"\r{number} of {len(args.notebooks)}: {path}\033[K", end="", file=sys.stderr)
+        rows += grade(path, more=args.cases, seed=args.seed, limits=limits)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    print(as_table(rows))
+    # Written at the end and in one step: an interrupted run leaves the old grades as they were.
+    try:
+        if args.csv:
+            write_atomically(args.csv, as_csv(rows))
+        if args.json:
+            write_atomically(args.json, as_json(rows, {"seed": args.seed, "cases": args.cases}))
+    except OSError as error:
+        print(f"The grades could not be written: {error}", file=sys.stderr)
+        return 2
+    return 0

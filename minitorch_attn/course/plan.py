@@ -1,0 +1,262 @@
+"""The course plan: which lessons there are, in which order, and what each of them builds."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .files import ROOT
+
+PARTS = {
+    "0": "Start here",
+    "I": "The engine",
+    "II": "Convolution",
+    "III": "Attention in sequences",
+    "IV": "Recalibration",
+    "V": "Self-attention on images",
+    "VI": "Attention at work",
+    "VII": "Scale",
+    "VIII": "Capstone",
+}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One lesson and its exercise set; both carry its name in every folder.
+
+    Attributes
+    ----------
+    number : int
+        Place in the order of reading: a lesson uses only what lower numbers built.
+    slug : str
+        ``"squeeze_and_excitation"``.
+    title : str
+        As a reader sees it.
+    part : str
+        Key of `PARTS`.
+    minutes : int
+        Time to read and run it, without the exercises.
+    """
+
+    number: int
+    slug: str
+    title: str
+    part: str
+    minutes: int
+
+    @property
+    def name(self) -> str:
+        """``"13_squeeze_and_excitation"``, the name of its files."""
+        return f"{self.number:02d}_{self.slug}"
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the lesson's text is there yet."""
+        return (ROOT / "notebooks" / "source" / f"{self.name}.py").is_file()
+
+    @property
+    def has_exercises(self) -> bool:
+        """Whether its exercise set has checks yet."""
+        return (ROOT / "minitorch_attn" / "course" / "checks" / f"{self.name}.py").is_file()
+
+
+LESSONS = (
+    Lesson(0, "start_here", "Start here", "0", 20),
+    Lesson(1, "computational_graphs", "Computational graphs", "I", 50),
+    Lesson(2, "tensors_and_broadcasting", "Tensors and broadcasting", "I", 45),
+    Lesson(3, "gradient_checking", "Gradient checking", "I", 40),
+    Lesson(4, "modules_losses_optimisers", "Modules, losses, optimisers", "I", 60),
+    Lesson(5, "convolution", "Convolution", "II", 50),
+    Lesson(6, "convolution_backward", "Convolution, backward", "II", 50),
+    Lesson(7, "pooling_and_normalisation", "Pooling and normalisation", "II", 50),
+    Lesson(8, "cnn_review", "A review of convolutional networks", "II", 60),
+    Lesson(9, "seq2seq", "Sequence to sequence", "III", 60),
+    Lesson(
+        10,
+        "additive_and_multiplicative_attention",
+        "Additive and multiplicative attention",
+        "III",
+        60,
+    ),
+    Lesson(11, "transformer", "The Transformer", "III", 75),
+    Lesson(12, "local_global_recalibration", "Local and global recalibration", "IV", 40),
+    Lesson(13, "squeeze_and_excitation", "Squeeze and excitation", "IV", 60),
+    Lesson(14, "bam", "Bottleneck attention module (BAM)", "IV", 50),
+    Lesson(15, "cbam", "Convolutional block attention module (CBAM)", "IV", 50),
+    Lesson(16, "spatial_transformer", "Spatial transformers", "IV", 60),
+    Lesson(17, "residual_attention", "Residual attention", "IV", 50),
+    Lesson(18, "non_local", "Non-local networks", "V", 50),
+    Lesson(19, "dual_attention", "Dual attention", "V", 50),
+    Lesson(20, "memory_efficient_attention", "Memory-efficient attention", "V", 60),
+    Lesson(21, "beyond", "Beyond", "V", 45),
+    Lesson(22, "regional_attention", "Regional attention", "VI", 50),
+    Lesson(23, "crow", "Cross-dimensional weighting (CroW)", "VI", 45),
+    Lesson(24, "delf", "Attentive local features (DELF)", "VI", 60),
+    Lesson(25, "parameter_free_attention", "Parameter-free attention", "VI", 40),
+    Lesson(26, "sca_cnn", "Spatial and channel-wise attention for captions (SCA-CNN)", "VI", 60),
+    Lesson(27, "gpu", "On the GPU", "VII", 50),
+    Lesson(28, "data_parallel", "Data parallel training", "VII", 50),
+    Lesson(30, "capstone", "Every mechanism side by side", "VIII", 90),
+)
+
+
+def lesson(number: int) -> Lesson:
+    """The lesson of a number; a KeyError names the numbers there are."""
+    for candidate in LESSONS:
+        if candidate.number == number:
+            return candidate
+    raise KeyError(f"there is no lesson {number}: the plan has {[one.number for one in LESSONS]}")
+
+
+#: Which lesson builds what, by dotted name below `minitorch_attn`. The longest entry that a name
+#: starts with decides; what has no entry (the data sets, the drawings) is there from the start.
+#: A new mechanism must be entered: `attention` as a whole counts as built after the last lesson.
+BUILT_IN = {
+    # 01: the graph and the reverse pass
+    "Tensor": 1,
+    "tensor": 1,
+    "as_tensor": 1,
+    "no_grad": 1,
+    "enable_grad": 1,
+    "primitive": 1,
+    "engine": 1,
+    # 02: shapes
+    "functional": 2,
+    "ops": 2,
+    "engine.sum_to_shape": 2,
+    "sum_to_shape": 2,
+    # 03: the gradient checker
+    "gradcheck": 3,
+    "check_vjp": 3,
+    "engine.gradcheck": 3,
+    "engine.check_vjp": 3,
+    # 04: modules, losses, optimisers, training
+    "nn": 4,
+    "optim": 4,
+    "training": 4,
+    "functional.linear": 4,
+    "functional.dropout": 4,
+    "functional.cross_entropy": 4,
+    "functional.mse_loss": 4,
+    "functional.l1_loss": 4,
+    "functional.smooth_l1_loss": 4,
+    "functional.binary_cross_entropy_with_logits": 4,
+    # 05, 06: convolution
+    "functional.conv1d": 5,
+    "functional.conv2d": 5,
+    "functional.unfold": 5,
+    "functional.fold": 6,
+    "functional.conv_transpose2d": 6,
+    "nn.Conv1d": 5,
+    "nn.Conv2d": 5,
+    "nn.ConvTranspose2d": 6,
+    # 07: pooling and normalisation
+    "functional.max_pool2d": 7,
+    "functional.avg_pool2d": 7,
+    "functional.adaptive_avg_pool2d": 7,
+    "functional.adaptive_max_pool2d": 7,
+    "functional.batch_norm": 7,
+    "functional.layer_norm": 7,
+    "functional.group_norm": 7,
+    "nn.MaxPool2d": 7,
+    "nn.AvgPool2d": 7,
+    "nn.AdaptiveAvgPool2d": 7,
+    "nn.AdaptiveMaxPool2d": 7,
+    "nn.BatchNorm1d": 7,
+    "nn.BatchNorm2d": 7,
+    "nn.LayerNorm": 7,
+    "nn.GroupNorm": 7,
+    "nn.InstanceNorm2d": 7,
+    # 08: whole networks
+    "models": 8,
+    "models.se_resnet": 13,
+    # 09 to 11: sequences
+    "functional.embedding": 9,
+    "nn.Embedding": 9,
+    "nn.RNN": 9,
+    "nn.LSTM": 9,
+    "nn.GRU": 9,
+    "functional.scaled_dot_product_attention": 11,
+    "nn.MultiheadAttention": 11,
+    "nn.Transformer": 11,
+    # 13 onwards: one mechanism each
+    "attention": 99,
+    "attention.squeeze_excitation": 13,
+    "attention.SqueezeExcitation": 13,
+    "functional.affine_grid": 16,
+    "functional.grid_sample": 16,
+    "retrieval": 22,
+    "distributed": 28,
+}
+
+
+def built_in(name: str) -> int:
+    """The number of the lesson that builds a public name, 0 if it is there from the start.
+
+    Parameters
+    ----------
+    name : str
+        Dotted name below the package, as in ``"nn.Conv2d"``.
+    """
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        number = BUILT_IN.get(".".join(parts[:length]))
+        if number is not None:
+            return number
+    return 0
+
+
+def built_later(source: str, number: int) -> list[str]:
+    """The public names a source uses that only a later lesson builds.
+
+    Parameters
+    ----------
+    source : str
+        Python text of a lesson or an exercise set.
+    number : int
+        The number of that lesson.
+
+    Returns
+    -------
+    list of str
+        Sentence parts such as ``"nn.Conv2d (lesson 5)"``, each name once, in order of use.
+    """
+    used = dict.fromkeys(_library_names(ast.parse(source)))
+    return [f"{name} (lesson {built_in(name)})" for name in used if built_in(name) > number]
+
+
+def _library_names(tree: ast.AST) -> Iterator[str]:
+    """Every dotted name below the package that is imported or reached through an import."""
+    aliases: dict[str, str] = {}  # what a name of the source stands for
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for imported in node.names:
+                package = imported.name.partition(".")[0]
+                aliases[imported.asname or package] = imported.name if imported.asname else package
+                yield from _below(imported.name)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for imported in node.names:
+                full = f"{node.module}.{imported.name}"
+                aliases[imported.asname or imported.name] = full
+                yield from _below(full)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            chain = _chain(node)
+            if chain and chain[0] in aliases:
+                yield from _below(".".join([aliases[chain[0]], *chain[1:]]))
+
+
+def _below(name: str) -> Iterator[str]:
+    package, _, rest = name.partition(".")
+    if package == "minitorch_attn" and rest and not rest.startswith("course"):
+        yield rest
+
+
+def _chain(node: ast.expr) -> list[str]:
+    """`a.b.c` as ``["a", "b", "c"]``; empty if it does not start at a name."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else []

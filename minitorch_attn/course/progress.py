@@ -1,0 +1,216 @@
+"""What a learner has done so far: kept in a file of their own, shown as one page."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO
+
+from . import plan, solution_source
+from .exercise import Exercise, exercises
+from .files import write_atomically
+from .page import Page
+
+_LONGEST_WAIT = 2.0  # seconds for another notebook that is just writing
+
+
+@dataclass
+class Record:
+    """What is known of one exercise.
+
+    Attributes
+    ----------
+    tries : int
+        Checks of written code (a stub is not a try).
+    passed : bool
+        Whether it was ever right.
+    shown : bool
+        Whether the solution was looked at before it was right.
+    """
+
+    tries: int = 0
+    passed: bool = False
+    shown: bool = False
+
+    @property
+    def state(self) -> str:
+        """``"done"``, ``"tried"`` or ``"open"``."""
+        return "done" if self.passed else "tried" if self.tries else "open"
+
+
+def progress_path() -> Path:
+    """The file that progress is kept in; MINITORCH_ATTN_PROGRESS names another."""
+    if chosen := os.environ.get("MINITORCH_ATTN_PROGRESS"):
+        return Path(chosen).expanduser()
+    if os.name == "nt":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "minitorch_attn" / "progress.json"
+
+
+def read() -> tuple[dict[str, Record], str]:
+    """All records by exercise id, and a note if the file could not be used.
+
+    A file that is not what it should be is moved aside, never overwritten.
+    """
+    path = progress_path()
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["exercises"]
+        return {id: _record(entry) for id, entry in entries.items()}, ""
+    except FileNotFoundError:
+        return {}, ""
+    except OSError as error:
+        return {}, f"Progress cannot be read ({_reason(error)})."
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}, _moved_aside(path)
+
+
+def _record(entry: dict) -> Record:
+    known = {field.name: type(field.default) for field in fields(Record)}
+    return Record(**{name: kind(entry[name]) for name, kind in known.items() if name in entry})
+
+
+def _moved_aside(path: Path) -> str:
+    aside = path.with_name(f"{path.stem}-damaged-{time.strftime('%Y%m%d-%H%M%S')}.json")
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        return f"The progress file is damaged and cannot be moved aside ({_reason(error)})."
+    return f"The progress file was damaged: it is now {aside.name}, and a new one is begun."
+
+
+def note(
+    exercise: Exercise, *, passed: bool = False, tried: bool = False, shown: bool = False
+) -> str:
+    """Add what happened to an exercise's record; return a note if that was not possible.
+
+    Never raises: a check works wherever it is run.
+    """
+    path = progress_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            records, words = read()
+            record = records.setdefault(exercise.id, Record())
+            record.shown |= shown and not record.passed
+            record.passed |= passed
+            record.tries += tried
+            entries = {id: asdict(records[id]) for id in sorted(records)}
+            write_atomically(path, json.dumps({"version": 1, "exercises": entries}, indent=1))
+        return words
+    except OSError as error:
+        return f"Progress cannot be kept ({_reason(error)}); checks work all the same."
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other notebooks from writing meanwhile; after a while go on without."""
+    with open(path.with_suffix(".lock"), "a+b") as lock:
+        deadline = time.monotonic() + _LONGEST_WAIT
+        while not (held := _try_to_lock(lock)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        try:
+            yield
+        finally:
+            if held:
+                _unlock(lock)
+
+
+if os.name == "nt":
+    import msvcrt
+
+    def _try_to_lock(file: IO[bytes]) -> bool:
+        with contextlib.suppress(OSError):
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            return True
+        return False
+
+    def _unlock(file: IO[bytes]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try_to_lock(file: IO[bytes]) -> bool:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    def _unlock(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+# -- the page -------------------------------------------------------------------------------
+
+
+def overview() -> Page:
+    """The whole course on one page: what is done, what was tried, what is open, what is next."""
+    records, words = read()
+    page = Page("Your progress")
+    earned = available = done = count = 0
+    upcoming = ""
+    for part, title in plan.PARTS.items():
+        page.heading(f"Part {part}. {title}" if part != "0" else title)
+        rows = []
+        for lesson in (one for one in plan.LESSONS if one.part == part):
+            its = exercises(lesson.number)
+            states = {one.name: records.get(one.id, Record()).state for one in its}
+            worth = {one.name: _points(one) for one in its}
+            got = sum(worth[name] for name, state in states.items() if state == "done")
+            finished = sum(state == "done" for state in states.values())
+            earned, available = earned + got, available + sum(worth.values())
+            done, count = done + finished, count + len(its)
+            upcoming = upcoming or next((one.id for one in its if states[one.name] != "done"), "")
+            rows.append(_row(lesson, states, finished, got, sum(worth.values())))
+        page.table(rows)
+    page.text(f"Altogether {done} of {count} exercises, {earned:g} of {available:g} points.")
+    if upcoming:
+        page.text(f"Next: {upcoming}, in exercises/{plan.lesson(int(upcoming[:2])).name}.ipynb")
+    elif count:
+        page.text("Every exercise there is so far is done.")
+    if words:
+        page.text(words)
+    return page
+
+
+def _row(
+    lesson: plan.Lesson, states: dict[str, str], finished: int, got: float, worth: float
+) -> list[str]:
+    name = f"{lesson.number:02d} {lesson.title}"
+    if not states:
+        return [name, "no exercises" if lesson.is_written else "not written yet", "", ""]
+    listed = [
+        f"{state}: {', '.join(name for name in states if states[name] == state)}"
+        for state in ("done", "tried", "open")
+        if state in states.values()
+    ]
+    bar = "".join({"done": "#", "tried": "+", "open": "."}[state] for state in states.values())
+    return [
+        name,
+        f"[{bar}] {finished} of {len(states)}",
+        f"{got:g} of {worth:g} points",
+        "; ".join(listed),
+    ]
+
+
+def _points(exercise: Exercise) -> float:
+    try:
+        return solution_source.points(exercise)
+    except solution_source.NoSource:
+        return 1.0
