@@ -25,6 +25,8 @@ from .windows import (
     windows,
 )
 
+__all__ = ["conv2d"]
+
 
 @also_unbatched
 def conv2d(

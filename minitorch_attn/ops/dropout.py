@@ -8,6 +8,8 @@ import numpy as np
 
 from ..engine import Tensor, array_module, as_tensor, default_generator, primitive
 
+__all__ = ["dropout"]
+
 
 def dropout(
     input: Any,

@@ -6,6 +6,8 @@ from typing import Any
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, as_tensor, primitive
 
+__all__ = ["embedding", "linear"]
+
 
 def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:
     """Linear map y = x W^T + b of the last axis.

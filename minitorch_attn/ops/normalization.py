@@ -19,6 +19,8 @@ import numpy as np
 from ..engine import ShapeError, Tensor, array_module, as_tensor, primitive
 from ..engine.backend import Array
 
+__all__ = ["batch_norm", "layer_norm"]
+
 
 def batch_norm(
     input: Any,

@@ -17,6 +17,8 @@ from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array
 from .windows import Pair, also_unbatched, check_images, extent, inside, met_by, pad, pair
 
+__all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
+
 Pass = tuple[Array, Callable[[Array], Array]]
 
 

@@ -1,0 +1,421 @@
+"""Losses: how far an answer is from the right one, as one number.
+
+A loss is first computed for each element (or each sample), then reduced over all of them:
+"mean", "sum", or "none" to keep them apart.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..engine import DTypeError, ShapeError, Tensor, array_module, as_tensor, primitive
+from ..engine.backend import Array
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "l1_loss",
+    "mse_loss",
+    "nll_loss",
+    "smooth_l1_loss",
+]
+
+
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    r"""Cross-entropy between target probabilities t and the softmax of the input.
+
+    .. math:: \ell = -\sum_k w_k\, t_k \log p_k, \qquad p = \mathrm{softmax}(x)
+
+    For a class index, t is 1 at that class and 0 elsewhere. Without weights the gradient of the
+    input is p - t.
+
+    Parameters
+    ----------
+    input : (N, K), (K,) or (N, K, ...)
+        A score (logit) for each of K classes.
+    target : integers (N,), () or (N, ...); or floats of the input's shape
+        The right class of each sample; or the probability of every class.
+    weight : (K,), optional
+        Weight w of each class.
+    ignore_index : int
+        The class index of samples that do not count.
+    reduction : "mean", "sum" or "none"
+        With class indices the mean is the sum over the summed weights of the right classes; with
+        probabilities it is the sum over the number of samples.
+    label_smoothing : float
+        The share e of the target that is spread evenly: t becomes (1 - e) t + e / K.
+
+    Returns
+    -------
+    (); without reduction (N,), () or (N, ...)
+
+    Raises
+    ------
+    ShapeError
+        If the target or the weight do not fit the input.
+    DTypeError
+        If the target is boolean.
+    IndexError
+        If a target is not a class.
+    ValueError
+        If an option is out of its range.
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(
+            f"cross_entropy: label_smoothing is a share, from 0 to 1, not {label_smoothing}"
+        )
+    x = as_tensor(input).data
+    w = _class_weights("cross_entropy", weight, x)
+    if np.shape(target) == x.shape and as_tensor(target).dtype.kind == "f":
+        if label_smoothing:
+            K = x.shape[_class_axis(x)]
+            target = (1 - label_smoothing) * as_tensor(target) + label_smoothing / K
+        samples = x.size // x.shape[_class_axis(x)]
+        return _cross_entropy(input, target, weight=w, reduction=reduction, count=samples)
+    t, counted = _one_hot("cross_entropy", target, x, ignore_index)
+    count = _weighted(t, w).sum().item()
+    if label_smoothing:
+        K = x.shape[_class_axis(x)]
+        t = ((1 - label_smoothing) * t + label_smoothing / K) * counted
+    return _cross_entropy(input, t, weight=w, reduction=reduction, count=count)
+
+
+@primitive
+def _cross_entropy(x, t, *, weight, reduction, count):
+    xp, axis = array_module(x), _class_axis(x)
+    shifted = x - x.max(axis=axis, keepdims=True)
+    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+    wt = _weighted(t, weight)
+    losses = -(wt * xp.where(wt == 0, 0, log_p)).sum(axis=axis)  # 0 log 0 = 0
+    loss, spread = _reduced(losses, reduction, count)
+
+    def vjp_x(dloss):
+        dlosses = xp.expand_dims(spread(dloss), axis)
+        return dlosses * (xp.exp(log_p) * wt.sum(axis=axis, keepdims=True) - wt)
+
+    def vjp_t(dloss):
+        return -xp.expand_dims(spread(dloss), axis) * _weighted(log_p, weight)
+
+    return loss, (vjp_x, vjp_t)
+
+
+def nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Negative log-likelihood of the right classes: minus the input at each of them.
+
+    .. math:: \ell = -w_t\, x_t
+
+    `cross_entropy` is this loss of `log_softmax`.
+
+    Parameters
+    ----------
+    input : (N, K), (K,) or (N, K, ...)
+        Log-probability of each of K classes.
+    target : integers (N,), () or (N, ...)
+        The right class of each sample.
+    weight : (K,), optional
+        Weight w of each class.
+    ignore_index : int
+        The class index of samples that do not count.
+    reduction : "mean", "sum" or "none"
+        The mean is the sum over the summed weights of the right classes.
+
+    Returns
+    -------
+    (); without reduction (N,), () or (N, ...)
+
+    Raises
+    ------
+    ShapeError, DTypeError, IndexError, ValueError
+        As `cross_entropy`.
+    """
+    x = as_tensor(input).data
+    w = _class_weights("nll_loss", weight, x)
+    wt = _weighted(_one_hot("nll_loss", target, x, ignore_index)[0], w)
+    return _nll_loss(input, wt=wt, reduction=reduction)
+
+
+@primitive
+def _nll_loss(x, *, wt, reduction):
+    xp, axis = array_module(x), _class_axis(x)
+    losses = -(wt * xp.where(wt == 0, 0, x)).sum(axis=axis)
+    loss, spread = _reduced(losses, reduction, count=wt.sum().item())
+
+    def vjp_x(dloss):
+        return -xp.expand_dims(spread(dloss), axis) * wt
+
+    return loss, vjp_x
+
+
+def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    r"""Squared error (x - t)^2.
+
+    Parameters
+    ----------
+    input, target : (*)
+        Of one shape; other shapes are broadcast, with a warning.
+    reduction : "mean", "sum" or "none"
+
+    Returns
+    -------
+    (); without reduction (*)
+    """
+    return _mse_loss(input, _matching("mse_loss", input, target), reduction=reduction)
+
+
+@primitive
+def _mse_loss(x, t, *, reduction):
+    error = x - t
+    loss, spread = _reduced(error * error, reduction)
+
+    def vjp_x(dloss):
+        return spread(dloss) * 2 * error
+
+    def vjp_t(dloss):
+        return spread(dloss) * -2 * error
+
+    return loss, (vjp_x, vjp_t)
+
+
+def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    r"""Absolute error abs(x - t); where it is 0 the gradient is 0.
+
+    Parameters
+    ----------
+    input, target : (*)
+        Of one shape; other shapes are broadcast, with a warning.
+    reduction : "mean", "sum" or "none"
+
+    Returns
+    -------
+    (); without reduction (*)
+    """
+    return _l1_loss(input, _matching("l1_loss", input, target), reduction=reduction)
+
+
+@primitive
+def _l1_loss(x, t, *, reduction):
+    xp = array_module(x)
+    error = x - t
+    slope = xp.sign(error)
+    loss, spread = _reduced(xp.abs(error), reduction)
+
+    def vjp_x(dloss):
+        return spread(dloss) * slope
+
+    def vjp_t(dloss):
+        return spread(dloss) * -slope
+
+    return loss, (vjp_x, vjp_t)
+
+
+def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    r"""Absolute error, squared near zero: a loss that no outlier dominates.
+
+    .. math:: \ell = \begin{cases} e^2 / (2 \beta) & |e| < \beta \\ |e| - \beta / 2 &
+              \text{otherwise} \end{cases}, \qquad e = x - t
+
+    Parameters
+    ----------
+    input, target : (*)
+        Of one shape; other shapes are broadcast, with a warning.
+    reduction : "mean", "sum" or "none"
+    beta : float
+        Where the two pieces meet; 0 is the absolute error.
+
+    Returns
+    -------
+    (); without reduction (*)
+
+    Raises
+    ------
+    ValueError
+        If beta is negative.
+
+    References
+    ----------
+    Girshick, "Fast R-CNN" (2015), equation 3.
+    """
+    if beta < 0:
+        raise ValueError(f"smooth_l1_loss: beta must not be negative, it is {beta}")
+    target = _matching("smooth_l1_loss", input, target)
+    return _smooth_l1_loss(input, target, reduction=reduction, beta=beta)
+
+
+@primitive
+def _smooth_l1_loss(x, t, *, reduction, beta):
+    xp = array_module(x)
+    error = x - t
+    slope = xp.clip(error / beta, -1, 1) if beta else xp.sign(error)
+    losses = slope * (error - beta / 2 * slope)  # both pieces: slope is error / beta, or a sign
+    loss, spread = _reduced(losses, reduction)
+
+    def vjp_x(dloss):
+        return spread(dloss) * slope
+
+    def vjp_t(dloss):
+        return spread(dloss) * -slope
+
+    return loss, (vjp_x, vjp_t)
+
+
+def binary_cross_entropy_with_logits(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+) -> Tensor:
+    r"""Cross-entropy of yes-or-no answers, without overflow.
+
+    .. math:: \ell = -w \left(\pi\, t \log p + (1 - t) \log (1 - p)\right), \qquad p = \sigma(x)
+
+    Parameters
+    ----------
+    input : (*)
+        Scores (logits).
+    target : (*)
+        Probabilities of yes, most often 0 or 1.
+    weight : broadcastable to (*), optional
+        Weight w of each element.
+    reduction : "mean", "sum" or "none"
+    pos_weight : broadcastable to (*), optional
+        Weight pi of yes against no.
+
+    Returns
+    -------
+    (); without reduction (*)
+
+    Raises
+    ------
+    ShapeError
+        If input and target have different shapes.
+    """
+    if np.shape(input) != np.shape(target):
+        raise ShapeError(
+            f"binary_cross_entropy_with_logits: the target {np.shape(target)} must have the "
+            f"shape of the input {np.shape(input)}"
+        )
+    return _binary_cross_entropy_with_logits(
+        input,
+        _matching("binary_cross_entropy_with_logits", input, target),
+        weight=None if weight is None else as_tensor(weight).data,
+        pos_weight=None if pos_weight is None else as_tensor(pos_weight).data,
+        reduction=reduction,
+    )
+
+
+@primitive
+def _binary_cross_entropy_with_logits(x, t, *, weight, pos_weight, reduction):
+    xp = array_module(x)
+    minus_log_p = xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(-x, 0)  # softplus(-x)
+    extra = 0 if pos_weight is None else pos_weight.astype(x.dtype) - 1
+    yes = 1 + extra * t
+    w = 1 if weight is None else weight.astype(x.dtype)
+    # log(1 - p) = log p - x, so that one stable term serves both answers.
+    loss, spread = _reduced(w * ((1 - t) * x + yes * minus_log_p), reduction)
+
+    def vjp_x(dloss):
+        one_minus_p = xp.exp(-x - minus_log_p)
+        return spread(dloss) * w * (1 - t - yes * one_minus_p)
+
+    def vjp_t(dloss):
+        return spread(dloss) * w * (extra * minus_log_p - x)
+
+    return loss, (vjp_x, vjp_t)
+
+
+def _reduced(
+    losses: Array, reduction: str, count: float | None = None
+) -> tuple[Array, Callable[[Array], Array]]:
+    """The reduced loss, and how its gradient spreads over the losses it was made of."""
+    if reduction == "mean":
+        count = losses.size if count is None else count
+        share = 1 / count if count else math.nan  # the mean of nothing
+        return losses.sum() * share, lambda dloss: dloss * share
+    if reduction == "sum":
+        return losses.sum(), lambda dloss: dloss
+    if reduction == "none":
+        return losses, lambda dloss: dloss
+    raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+
+
+def _class_axis(x: Array) -> int:
+    return 0 if x.ndim == 1 else 1
+
+
+def _weighted(per_class: Array, weight: Array | None) -> Array:
+    """Values of each class (N, K, ...) times the weights of the classes (K,)."""
+    if weight is None:
+        return per_class
+    return per_class * weight.reshape(-1, *(1,) * (per_class.ndim - 2))
+
+
+def _class_weights(op: str, weight: Any, x: Array) -> Array | None:
+    if x.ndim < 1:
+        raise ShapeError(f"{op}: the input needs an axis of classes, its shape is {x.shape}")
+    if weight is None:
+        return None
+    K = x.shape[_class_axis(x)]
+    if np.shape(weight) != (K,):
+        raise ShapeError(
+            f"{op}: the weight needs one number for each of {K} classes, shape ({K},), "
+            f"not {np.shape(weight)}"
+        )
+    return as_tensor(weight).data.astype(x.dtype)
+
+
+def _one_hot(op: str, target: Any, x: Array, ignore_index: int) -> tuple[Array, Array]:
+    """1 at the right class of each sample (N, K, ...), and which samples count (N, 1, ...)."""
+    xp, axis, classes = array_module(x), _class_axis(x), as_tensor(target).data
+    K, samples = x.shape[axis], x.shape[:axis] + x.shape[axis + 1 :]
+    if classes.dtype.kind == "b" or (classes.dtype.kind == "f" and classes.shape == samples):
+        raise DTypeError(
+            f"{op}: the target is {classes.dtype}: class indices are integers, convert them "
+            "with .astype('int64')"
+        )
+    if classes.shape != samples or classes.dtype.kind == "f":
+        probabilities = f", or probabilities of shape {x.shape}" if op == "cross_entropy" else ""
+        raise ShapeError(
+            f"{op}: for an input of shape {x.shape} the target needs integers of shape {samples}"
+            f"{probabilities}, not {classes.dtype} of shape {classes.shape}"
+        )
+    counted = classes != ignore_index
+    wrong = counted & ((classes < 0) | (classes >= K))
+    if wrong.any():
+        raise IndexError(
+            f"{op}: target {classes[wrong][0]} is not one of the {K} classes, 0 to {K - 1} "
+            f"(and not ignore_index={ignore_index})"
+        )
+    every_class = xp.arange(K).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    classes, counted = xp.expand_dims(classes, axis), xp.expand_dims(counted, axis)
+    return ((every_class == classes) & counted).astype(x.dtype), counted
+
+
+def _matching(op: str, input: Any, target: Any) -> Any:
+    """The target, with a warning if it is broadcast; integers as floats of the input's dtype."""
+    if np.shape(input) != np.shape(target):
+        warnings.warn(
+            f"{op}: the input {np.shape(input)} and the target {np.shape(target)} have different "
+            "shapes and are broadcast against each other, which is seldom meant: reshape one",
+            stacklevel=3,
+        )
+    target = as_tensor(target)
+    return target if target.dtype.kind == "f" else as_tensor(target, as_tensor(input).dtype)
