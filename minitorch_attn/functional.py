@@ -1,1 +1,156 @@
-"""The flat public list of operations, under the names PyTorch gives them."""
+"""All operations in one flat list, under PyTorch's names.
+
+Usually imported as F: `import minitorch_attn.functional as F`, then `F.relu(x)`. Each is defined
+in the file of `minitorch_attn/ops` that is named after its idea.
+"""
+
+# ruff: noqa: F401  (names are imported here to be found here)
+
+from .ops.activation import (
+    elu,
+    gelu,
+    hardsigmoid,
+    hardswish,
+    leaky_relu,
+    log_softmax,
+    logsigmoid,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
+)
+from .ops.arithmetic import (
+    abs,
+    add,
+    ceil,
+    clamp,
+    clip,
+    cos,
+    divide,
+    exp,
+    expm1,
+    floor,
+    floor_divide,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    pow,
+    reciprocal,
+    remainder,
+    round,
+    rsqrt,
+    sign,
+    sin,
+    sqrt,
+    square,
+    subtract,
+    where,
+)
+from .ops.comparison import (
+    eq,
+    ge,
+    gt,
+    isfinite,
+    isinf,
+    isnan,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    lt,
+    ne,
+)
+from .ops.convolution import (
+    conv2d,
+)
+from .ops.dropout import (
+    dropout,
+)
+from .ops.indexing import (
+    gather,
+    getitem,
+    index_select,
+    one_hot,
+    take_along_dim,
+)
+from .ops.linalg import (
+    bmm,
+    dot,
+    einsum,
+    matmul,
+    outer,
+)
+from .ops.linear import (
+    embedding,
+    linear,
+)
+from .ops.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
+from .ops.normalization import (
+    batch_norm,
+    layer_norm,
+)
+from .ops.pooling import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool2d,
+    max_pool2d,
+)
+from .ops.reduction import (
+    all,
+    amax,
+    amin,
+    any,
+    argmax,
+    argmin,
+    cumsum,
+    logsumexp,
+    max,
+    mean,
+    min,
+    norm,
+    prod,
+    std,
+    sum,
+    var,
+)
+from .ops.shape import (
+    broadcast_to,
+    cat,
+    chunk,
+    clone,
+    concatenate,
+    expand,
+    flatten,
+    flip,
+    masked_fill,
+    movedim,
+    pad,
+    permute,
+    repeat,
+    reshape,
+    roll,
+    split,
+    squeeze,
+    stack,
+    transpose,
+    tril,
+    triu,
+    unsqueeze,
+)
+from .ops.special import (
+    erf,
+)

@@ -1,0 +1,47 @@
+"""The same values in another dtype or on another device; the gradient makes the way back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..engine import primitive
+from ..engine.backend import device_of, to_device
+
+
+@primitive
+def astype(x, *, dtype):
+    """The values in another dtype; a gradient passes between floating-point types."""
+    y = x.astype(dtype, copy=False)
+
+    def vjp_x(dy):  # the engine casts it to the dtype of x
+        return dy
+
+    return y, vjp_x if y.dtype.kind == "f" else None
+
+
+@primitive
+def move(x, *, device):
+    """The values on a device: "cpu" or "cuda"."""
+    source = device_of(x)
+
+    def vjp_x(dy):
+        return to_device(dy, source)
+
+    return to_device(x, device), vjp_x
+
+
+def to(x, *args, dtype=None, device=None):
+    """The tensor in a dtype or on a device, or both, given in any order: `x.to("cuda", "float64")`.
+
+    It is returned as it is where nothing changes.
+    """
+    for arg in args:
+        if arg in ("cpu", "cuda"):
+            device = arg
+        else:
+            dtype = arg
+    if dtype is not None and np.dtype(dtype) != x.dtype:
+        x = astype(x, dtype=dtype)
+    if device is not None and device != x.device:
+        x = move(x, device=device)
+    return x

@@ -1,0 +1,164 @@
+"""Choosing elements: by slices, masks and integer arrays; their gradients go back to where they
+were taken from, and add up where one element was taken several times.
+"""
+
+from __future__ import annotations
+
+from types import EllipsisType
+
+import numpy as np
+
+from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
+
+
+def getitem(x, index):
+    """x[index], where the index may hold integers, slices, None, ..., masks and integer arrays.
+
+    Integers, slices and None give a view; masks and integer arrays a copy.
+
+    Raises
+    ------
+    IndexError
+        If the index is out of bounds, or has more entries than the tensor has axes.
+    """
+    return _getitem(x, index=_plain(index))
+
+
+@primitive
+def _getitem(x, *, index):
+    shape = x.shape
+
+    def vjp_x(dy):
+        dx = array_module(dy).zeros(shape, dy.dtype)
+        if _takes_each_once(index):
+            dx[index] = dy
+        else:
+            _add_at(dx, index, dy)
+        return dx
+
+    return x[index], vjp_x
+
+
+@primitive
+def gather(x, *, dim, index):
+    """Values picked along one axis: y[i, j, k] = x[i, index[i, j, k], k] for `dim=1`.
+
+    Parameters
+    ----------
+    x : (*)
+    dim : int
+    index : integers, of as many axes as x; along the other axes at most as long as x
+        The result has its shape.
+    """
+    places = _places(x, dim, index)
+    shape = x.shape
+
+    def vjp_x(dy):
+        dx = array_module(dy).zeros(shape, dy.dtype)
+        _add_at(dx, places, dy)
+        return dx
+
+    return x[places], vjp_x
+
+
+def take_along_dim(x, indices, dim):
+    """Values picked along one axis as by `gather`; x and the indices broadcast along the others."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    indices = indices if isinstance(indices, Tensor) else Tensor(indices)
+    axis = range(x.ndim)[dim]
+    common = list(np.broadcast_shapes(_without(x.shape, axis), _without(indices.shape, axis)))
+    along_x = common[:axis] + [x.shape[axis]] + common[axis:]
+    along_indices = common[:axis] + [indices.shape[axis]] + common[axis:]
+    return gather(x.broadcast_to(along_x), dim=dim, index=indices.broadcast_to(along_indices))
+
+
+@primitive
+def index_select(x, *, dim, index):
+    """The slices of x at the positions of a 1-D index along one axis, in the index's order."""
+    index = _integers("index_select", index)
+    shape = x.shape
+
+    def vjp_x(dy):
+        dx = array_module(dy).zeros(shape, dy.dtype)
+        _add_at(np.moveaxis(dx, dim, 0), index, np.moveaxis(dy, dim, 0))
+        return dx
+
+    return x.take(index, axis=dim), vjp_x
+
+
+def one_hot(index, num_classes=-1):
+    """Class indices (*) as vectors (*, K) of integers: 1 at the class, else 0.
+
+    K is `num_classes`, or if that is -1, one more than the largest index.
+
+    Raises
+    ------
+    IndexError
+        If an index is negative, or not smaller than `num_classes`.
+    """
+    index = _integers("one_hot", index._data if isinstance(index, Tensor) else np.asarray(index))
+    largest = int(index.max(initial=-1))
+    classes = largest + 1 if num_classes == -1 else num_classes
+    if largest >= classes or index.min(initial=0) < 0:
+        wrong = largest if largest >= classes else int(index.min())
+        raise IndexError(f"one_hot: class {wrong} is not one of the {classes} classes, from 0 on")
+    return Tensor((index[..., None] == array_module(index).arange(classes)).astype(np.int64))
+
+
+# -- what they share -------------------------------------------------------------------------------
+
+
+def _plain(index):
+    """An index whose tensors and lists are arrays that nobody else will change."""
+    if isinstance(index, tuple):
+        return tuple(_plain(i) for i in index)
+    if isinstance(index, Tensor):
+        return index._data
+    if isinstance(index, np.ndarray):
+        return index.copy()
+    return np.asarray([_plain(i) for i in index]) if isinstance(index, list) else index
+
+
+def _takes_each_once(index):
+    """Whether no element can be taken twice: integers, slices, None, ..., and masks."""
+    entries = index if isinstance(index, tuple) else (index,)
+    return all(
+        i is None or isinstance(i, (int, slice, EllipsisType, np.integer)) or _is_mask(i)
+        for i in entries
+    )
+
+
+def _is_mask(i):
+    return getattr(i, "dtype", None) == np.bool_
+
+
+def _add_at(dx, index, dy):
+    """dx[index] += dy, where an element that is named several times gets every share."""
+    array_module(dx).add.at(dx, index, dy)
+
+
+def _places(x, dim, index):
+    """The full index that `gather` stands for: its own position along every axis but `dim`."""
+    index = _integers("gather", index)
+    axis = range(x.ndim)[dim] if x.ndim else 0
+    fits = index.ndim == x.ndim and all(
+        n <= m for d, (n, m) in enumerate(zip(index.shape, x.shape)) if d != axis
+    )
+    if not fits:
+        raise ShapeError(
+            f"gather: an index of shape {index.shape} does not fit a tensor of shape {x.shape}: it "
+            f"needs as many axes, and along those other than {dim} at most the same size"
+        )
+    places = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+    places[axis : axis + 1] = [index]
+    return tuple(places)
+
+
+def _integers(op, index):
+    if index.dtype.kind not in "iu":
+        raise DTypeError(f"{op}: an index holds integers, not {index.dtype}: index.long()")
+    return index
+
+
+def _without(shape, axis):
+    return shape[:axis] + shape[axis + 1 :]

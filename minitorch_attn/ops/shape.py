@@ -1,0 +1,364 @@
+"""The same values in another arrangement: reshaped, permuted, joined, cut, padded.
+
+Where NumPy can, a result is a view that shares its memory with the input.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..engine import ShapeError, array_module, primitive
+
+# -- the axes --------------------------------------------------------------------------------------
+
+
+@primitive
+def reshape(x, *, shape):
+    """The same values, in the same order, in another shape; one size may be -1, "what is left".
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not hold the same number of elements.
+    """
+    before = x.shape
+    try:
+        y = x.reshape(shape)
+    except ValueError:
+        raise ShapeError(_why_not(before, shape)) from None
+
+    def vjp_x(dy):
+        return dy.reshape(before)
+
+    return y, vjp_x
+
+
+def flatten(x, start_dim=0, end_dim=-1):
+    """Axes `start_dim` to `end_dim` merged into one: (N, C, H, W) -> (N, C*H*W) for start_dim=1."""
+    if x.ndim == 0:
+        return reshape(x, shape=(1,))
+    first, last = _axis("flatten", start_dim, x.ndim), _axis("flatten", end_dim, x.ndim)
+    if first > last:
+        raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    merged = math.prod(x.shape[first : last + 1])
+    return reshape(x, shape=(*x.shape[:first], merged, *x.shape[last + 1 :]))
+
+
+def squeeze(x, dim=None):
+    """Without the axes of size 1: all of them, or those of `dim` (int or tuple) that are 1."""
+    dims = range(x.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    dropped = {_axis("squeeze", d, x.ndim) for d in dims}
+    kept = [n for axis, n in enumerate(x.shape) if n != 1 or axis not in dropped]
+    return reshape(x, shape=tuple(kept))
+
+
+@primitive
+def unsqueeze(x, *, dim):
+    """With a new axis of size 1 at position `dim`."""
+    shape = x.shape
+
+    def vjp_x(dy):
+        return dy.reshape(shape)
+
+    return np.expand_dims(x, dim), vjp_x
+
+
+@primitive
+def transpose(x, *, dim0, dim1):
+    """With two axes swapped."""
+
+    def vjp_x(dy):
+        return dy.swapaxes(dim0, dim1)
+
+    return x.swapaxes(dim0, dim1), vjp_x
+
+
+@primitive
+def permute(x, *, dims):
+    """With its axes in another order: axis i of the result is axis dims[i] of x."""
+    y = x.transpose(dims)
+    back = np.argsort([d % x.ndim for d in dims])
+
+    def vjp_x(dy):
+        return dy.transpose(back)
+
+    return y, vjp_x
+
+
+@primitive
+def movedim(x, *, source, destination):
+    """With one axis, or several, moved to other positions; the others stay in order."""
+
+    def vjp_x(dy):
+        return np.moveaxis(dy, destination, source)
+
+    return np.moveaxis(x, source, destination), vjp_x
+
+
+@primitive
+def broadcast_to(x, *, shape):
+    """Repeated, without copying, along axes of size 1 and new ones on the left."""
+
+    def vjp_x(dy):  # the engine sums over the repeated axes
+        return dy
+
+    return np.broadcast_to(x, shape), vjp_x
+
+
+def expand(x, sizes):
+    """As `broadcast_to`; a size of -1 leaves an axis as it is."""
+    added = len(sizes) - x.ndim
+    kept = [x.shape[i - added] if n == -1 and i >= added else n for i, n in enumerate(sizes)]
+    return broadcast_to(x, shape=tuple(kept))
+
+
+# -- several tensors, or several parts -------------------------------------------------------------
+
+
+def cat(tensors, dim=0):
+    """Tensors one after the other along an existing axis; their other sizes must be equal.
+
+    Raises
+    ------
+    ShapeError
+        If their other sizes differ.
+    """
+    return _cat(*tensors, dim=dim)
+
+
+concatenate = cat  # NumPy's name
+
+
+@primitive
+def _cat(*xs, dim):
+    if not xs:
+        raise ShapeError("cat: needs at least one tensor")
+    axis = _axis("cat", dim, xs[0].ndim)
+    for i, x in enumerate(xs):
+        _check_joinable("cat", xs[0].shape, x.shape, i, axis)
+    ends = np.cumsum([x.shape[axis] for x in xs]).tolist()
+
+    def vjp_of(start, end):
+        part = (slice(None),) * axis + (slice(start, end),)
+
+        def vjp_x(dy):
+            return dy[part]
+
+        return vjp_x
+
+    rules = tuple(vjp_of(start, end) for start, end in zip([0, *ends], ends))
+    return array_module(xs[0]).concatenate(xs, axis=axis), rules
+
+
+def stack(tensors, dim=0):
+    """Tensors of one shape side by side along a new axis.
+
+    Raises
+    ------
+    ShapeError
+        If their shapes differ.
+    """
+    return _stack(*tensors, dim=dim)
+
+
+@primitive
+def _stack(*xs, dim):
+    if not xs:
+        raise ShapeError("stack: needs at least one tensor")
+    for i, x in enumerate(xs):
+        _check_joinable("stack", xs[0].shape, x.shape, i, None)
+    axis = _axis("stack", dim, xs[0].ndim + 1)
+
+    def vjp_of(i):
+        part = (slice(None),) * axis + (i,)
+
+        def vjp_x(dy):
+            return dy[part]
+
+        return vjp_x
+
+    return array_module(xs[0]).stack(xs, axis=axis), tuple(map(vjp_of, range(len(xs))))
+
+
+def split(x, split_size_or_sections, dim=0):
+    """Parts along an axis, as a tuple: of a size (the last may be smaller), or of several sizes."""
+    axis = _axis("split", dim, x.ndim)
+    total, sizes = x.shape[axis], split_size_or_sections
+    if isinstance(sizes, int):
+        if sizes < 1:
+            raise ShapeError(f"split: the parts need a size of at least 1, not {sizes}")
+        sizes = [min(sizes, total - start) for start in range(0, total, sizes)] or [0]
+    if sum(sizes) != total:
+        raise ShapeError(f"split: sizes {list(sizes)} add up to {sum(sizes)}, dim {dim} is {total}")
+    ends = np.cumsum(sizes).tolist()
+    before = (slice(None),) * axis
+    return tuple(x[(*before, slice(start, end))] for start, end in zip([0, *ends], ends))
+
+
+def chunk(x, chunks, dim=0):
+    """At most `chunks` parts along an axis, equal but for the last, as a tuple."""
+    if chunks < 1:
+        raise ShapeError(f"chunk: needs at least one part, not {chunks}")
+    size = x.shape[_axis("chunk", dim, x.ndim)]
+    return split(x, max(1, math.ceil(size / chunks)), dim)
+
+
+# -- copies and repetitions ------------------------------------------------------------------------
+
+
+@primitive
+def clone(x):
+    """A copy of the values; the gradient passes."""
+
+    def vjp_x(dy):
+        return dy
+
+    return x.copy(), vjp_x
+
+
+@primitive
+def repeat(x, *, sizes):
+    """Copies side by side, sizes[i] of them along axis i; extra sizes are of new axes on the left."""
+    if len(sizes) < x.ndim:
+        raise ShapeError(f"repeat: {x.ndim} axes need at least {x.ndim} sizes, not {list(sizes)}")
+    shape = (1,) * (len(sizes) - x.ndim) + x.shape
+    copies_and_sizes = [n for pair in zip(sizes, shape) for n in pair]
+
+    def vjp_x(dy):
+        return dy.reshape(copies_and_sizes).sum(axis=tuple(range(0, 2 * len(sizes), 2)))
+
+    return np.tile(x, sizes), vjp_x
+
+
+@primitive
+def flip(x, *, dims):
+    """In reverse order along an axis, or several."""
+
+    def vjp_x(dy):
+        return np.flip(dy, dims)
+
+    return np.flip(x, dims), vjp_x
+
+
+@primitive
+def roll(x, *, shifts, dims=None):
+    """Shifted along axes (of all values in a row without `dims`); what leaves comes in again."""
+    back = tuple(-s for s in shifts) if isinstance(shifts, tuple) else -shifts
+
+    def vjp_x(dy):
+        return np.roll(dy, back, dims)
+
+    return np.roll(x, shifts, dims), vjp_x
+
+
+# -- filling ---------------------------------------------------------------------------------------
+
+
+def pad(x, pad, mode="constant", value=0):
+    """With a border of `value` around it.
+
+    Parameters
+    ----------
+    x : (*)
+    pad : ints
+        (before, after) of the LAST axis, then of the one before it, and so on:
+        (left, right, top, bottom) for images (N, C, H, W). A negative width cuts off.
+    mode : "constant"
+    value : float
+    """
+    if mode != "constant":
+        raise ValueError(f"pad: mode {mode!r} is not known here, only 'constant'")
+    return _pad(x, widths=tuple(pad), value=value)
+
+
+@primitive
+def _pad(x, *, widths, value):
+    if len(widths) % 2 or len(widths) > 2 * x.ndim:
+        raise ShapeError(
+            f"pad: needs (before, after) for up to {x.ndim} axes, the last axis first, not {widths}"
+        )
+    added = len(widths) // 2
+    pairs = [(0, 0)] * (x.ndim - added) + list(zip(widths[-2::-2], widths[-1::-2]))
+    shape = [n + before + after for n, (before, after) in zip(x.shape, pairs)]
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"pad: cutting {widths} off leaves nothing of {x.shape}")
+    # Where x lies in the padded array, and which part of x that is where the border cuts.
+    place = tuple(slice(max(b, 0), n - max(a, 0)) for n, (b, a) in zip(shape, pairs))
+    part = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(x.shape, pairs))
+    y = array_module(x).full(shape, value, dtype=x.dtype)
+    y[place] = x[part]
+    whole, cuts = x.shape, min(widths, default=0) < 0
+
+    def vjp_x(dy):
+        if not cuts:
+            return dy[place]
+        dx = array_module(dy).zeros(whole, dy.dtype)
+        dx[part] = dy[place]
+        return dx
+
+    return y, vjp_x
+
+
+@primitive
+def masked_fill(x, *, mask, value):
+    """`value` where the mask is true, else x; the mask broadcasts to x."""
+
+    def vjp_x(dy):
+        return np.where(mask, 0, dy)
+
+    return np.where(mask, value, x), vjp_x
+
+
+@primitive
+def tril(x, *, diagonal=0):
+    """The lower triangles of matrices (*, n, m): zero above the diagonal, moved up by `diagonal`."""
+
+    def vjp_x(dy):
+        return np.tril(dy, diagonal)
+
+    return np.tril(x, diagonal), vjp_x
+
+
+@primitive
+def triu(x, *, diagonal=0):
+    """The upper triangles of matrices (*, n, m): zero below the diagonal, moved up by `diagonal`."""
+
+    def vjp_x(dy):
+        return np.triu(dy, diagonal)
+
+    return np.triu(x, diagonal), vjp_x
+
+
+# -- what they share -------------------------------------------------------------------------------
+
+
+def _axis(op, dim, ndim):
+    """An axis counted from 0, or an error that says which there are."""
+    if not -ndim <= dim < ndim:
+        raise ShapeError(f"{op}: dim {dim} does not exist, there are {-ndim} to {ndim - 1}")
+    return dim % ndim
+
+
+def _why_not(before, shape):
+    held, sizes = math.prod(before), shape if isinstance(shape, (tuple, list)) else (shape,)
+    if any(n < -1 for n in sizes) or sizes.count(-1) > 1:
+        return f"reshape: {shape} is not a shape: sizes are 0 or more, and one may be -1"
+    if -1 in sizes:
+        rest = math.prod(n for n in sizes if n != -1)
+        return f"reshape: {before} holds {held} elements, which {rest} does not divide: {shape}"
+    return f"reshape: {before} holds {held} elements, {shape} needs {math.prod(sizes)}"
+
+
+def _check_joinable(op, first, other, i, axis):
+    """Raise unless two shapes are equal, apart from an axis."""
+    if len(first) != len(other):
+        raise ShapeError(f"{op}: tensor 0 has shape {first}, tensor {i} has shape {other}")
+    for d, (n, m) in enumerate(zip(first, other)):
+        if n != m and d != axis:
+            but = "all sizes" if axis is None else f"all sizes but those of dim {axis}"
+            raise ShapeError(
+                f"{op}: tensor 0 has shape {first} and tensor {i} {other}: {n} and {m} in dim {d}; "
+                f"{but} must be equal"
+            )
