@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..engine import GraphError, Tensor, as_tensor, no_grad
+from ..engine.backend import Array, is_array, to_device
+
+
+class Optimizer:
+    """What every optimiser does: it goes over parameters and moves each against its gradient.
+
+    A subclass says in `update` how one parameter is moved.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+        What `model.parameters()` gives; or groups, dicts with "params" and settings of their own.
+    defaults : dict
+        Settings of groups that do not give them.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Each with its "params" and its settings, which may be changed between steps.
+    state : dict
+        What the optimiser remembers of each parameter.
+
+    Raises
+    ------
+    TypeError
+        If `params` holds something that cannot be trained.
+    ValueError
+        If there are no parameters, or one comes twice.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
+            raise TypeError(
+                f"{type(self).__name__} needs several parameters, as model.parameters() gives "
+                f"them, not a {type(params).__name__}"
+            )
+        self.defaults = defaults
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.param_groups: list[dict[str, Any]] = []
+        groups = list(params)
+        if not groups:
+            raise ValueError(
+                f"{type(self).__name__} got no parameters: was model.parameters() used up before, "
+                "or does the model have none (layers kept in a plain list are not found: use "
+                "nn.ModuleList)?"
+            )
+        for group in groups if isinstance(groups[0], Mapping) else [{"params": groups}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Train further parameters, with settings of their own: `{"params": ..., "lr": 0.01}`."""
+        params = group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
+        for p in params:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"an optimiser trains tensors, not a {type(p).__name__}: {p!r}")
+            if not p.is_leaf:
+                raise TypeError("an optimiser trains parameters, not tensors computed from others")
+        known = [p for g in self.param_groups for p in g["params"]]
+        if len(set(known + params)) < len(known) + len(params):
+            raise ValueError("a parameter must not come twice: it would be moved twice a step")
+        if unknown := group.keys() - self.defaults.keys() - {"params", "initial_lr"}:
+            raise ValueError(
+                f"{type(self).__name__} has no setting {', '.join(map(repr, sorted(unknown)))}, "
+                f"only {', '.join(self.defaults)}"
+            )
+        self.param_groups.append({**self.defaults, **group, "params": params})
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.zero_grad()
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient.
+
+        Raises
+        ------
+        GraphError
+            If none has one.
+        """
+        moved = 0
+        with no_grad():
+            for group in self.param_groups:
+                settings = {name: group[name] for name in self.defaults}
+                for p in group["params"]:
+                    if p.grad is not None:
+                        self.update(p, p.grad.data, self.state.setdefault(p, {}), **settings)
+                        moved += 1
+        if not moved:
+            raise GraphError(
+                f"{type(self).__name__}.step() found no gradient in any parameter: call "
+                "loss.backward() first (and zero_grad() before that, not after)"
+            )
+
+    def update(self, p: Tensor, g: Array, state: dict[str, Any], **settings: Any) -> None:
+        """Move one parameter, in place.
+
+        Parameters
+        ----------
+        p : Tensor
+            The parameter.
+        g : array
+            Its gradient; it must not be written to.
+        state : dict
+            What to remember of it until the next step; empty at first.
+        **settings
+            Those of its group.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no update()")
+
+    def state_dict(self) -> dict[str, Any]:
+        """A snapshot: arrays and plain data only, as `minitorch_attn.save` takes them.
+
+        Returns
+        -------
+        dict
+            "state": what is remembered of each parameter, in the order of the groups.
+            "param_groups": the settings of each group, with the numbers of its parameters.
+        """
+        params = [p for group in self.param_groups for p in group["params"]]
+        number = {p: i for i, p in enumerate(params)}
+        return {
+            "state": [
+                {name: _copied(value) for name, value in self.state.get(p, {}).items()}
+                for p in params
+            ],
+            "param_groups": [
+                {**group, "params": [number[p] for p in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a snapshot of an optimiser of the same parameters.
+
+        Raises
+        ------
+        ValueError
+            If groups, parameters or their shapes differ; nothing is loaded then.
+        """
+        sizes = [len(group["params"]) for group in self.param_groups]
+        given = [len(group["params"]) for group in state_dict["param_groups"]]
+        if sizes != given:
+            raise ValueError(
+                f"the state is of an optimiser with {given} parameters in its groups, this one "
+                f"has {sizes}"
+            )
+        params = [p for group in self.param_groups for p in group["params"]]
+        state = {
+            p: {name: _restored(value, p, name) for name, value in remembered.items()}
+            for p, remembered in zip(params, state_dict["state"])
+            if remembered
+        }
+        self.state = state
+        for group, saved in zip(self.param_groups, state_dict["param_groups"]):
+            group.update({name: value for name, value in saved.items() if name != "params"})
+
+    def __repr__(self) -> str:
+        groups = [
+            f"{len(group['params'])} parameters, "
+            + ", ".join(f"{name}={group[name]}" for name in self.defaults)
+            for group in self.param_groups
+        ]
+        return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if is_array(value) else value
+
+
+def _restored(value: Any, p: Tensor, name: str) -> Any:
+    """A remembered value, an array of it in the dtype and on the device of its parameter."""
+    if not isinstance(value, Tensor) and not is_array(value):
+        return value
+    array = as_tensor(value).data
+    if array.shape != p.shape:
+        raise ValueError(f"{name!r} of shape {array.shape} is no state of a parameter {p.shape}")
+    return to_device(array, p.device).astype(p.dtype, copy=True)
+
+
+def check_not_negative(**settings: float) -> None:
+    """Refuse a negative setting, or one that is not a number, by its name."""
+    for name, value in settings.items():
+        if not np.isfinite(value) or value < 0:
+            raise ValueError(f"{name} must be a number of at least 0, not {value}")
