@@ -346,15 +346,18 @@ def _reduced(
     losses: Array, reduction: str, count: float | None = None
 ) -> tuple[Array, Callable[[Array], Array]]:
     """The reduced loss, and how its gradient spreads over the losses it was made of."""
-    if reduction == "mean":
-        count = losses.size if count is None else count
-        share = 1 / count if count else math.nan  # the mean of nothing
-        return losses.sum() * share, lambda dloss: dloss * share
-    if reduction == "sum":
-        return losses.sum(), lambda dloss: dloss
     if reduction == "none":
         return losses, lambda dloss: dloss
-    raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+    if reduction == "sum":
+        share = 1.0
+    elif reduction == "mean":
+        count = losses.size if count is None else count
+        share = 1 / count if count else 0.0
+    else:
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+    shape, broadcast_to = losses.shape, array_module(losses).broadcast_to
+    total = losses.sum() * (share or math.nan)  # the mean of nothing is NaN, its gradient 0
+    return total, lambda dloss: broadcast_to(dloss * share, shape)
 
 
 def _class_axis(x: Array) -> int:
