@@ -1,11 +1,15 @@
-"""The floating-point type that numbers without one are given."""
+"""The floating-point type of results, and of numbers that bring none."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .errors import DTypeError
 
+FLOAT64 = np.dtype(np.float64)
 _default = np.dtype(np.float32)
 
 
@@ -27,3 +31,15 @@ def set_default_dtype(dtype: np.typing.DTypeLike) -> None:
     if dtype.kind != "f":
         raise DTypeError(f"the default dtype must be a float type such as 'float64', not {dtype}")
     _default = dtype
+
+
+def unwidened(y: Any, inputs: Sequence[Any]) -> Any:
+    """A float64 result in the dtype of the float inputs, or in the default one if there is none.
+
+    NumPy gives float64 for an integer array beside a float32 one, and for the root of an integer
+    array. Here, as in PyTorch, integers do not widen floats.
+    """
+    dtypes = [x.dtype for x in inputs if hasattr(x, "dtype") and x.dtype.kind == "f"]
+    if FLOAT64 in dtypes:
+        return y
+    return y.astype(max(dtypes, key=lambda d: d.itemsize, default=_default), copy=False)
