@@ -11,11 +11,13 @@ class Site:
 
     `ranges`: whether it can resume. `breaks`: at which byte of the file it drops the connection,
     one number per connection, as long as there are any. `announce`: whether it says the length.
+    `shift`: how many bytes off a resumed answer begins.
     """
 
-    def __init__(self, files=None, *, ranges=True, breaks=(), announce=True):
+    def __init__(self, files=None, *, ranges=True, breaks=(), announce=True, shift=0):
         self.files = files or {}
         self.ranges, self.breaks, self.announce = ranges, list(breaks), announce
+        self.shift = shift
         self.requests = []
 
 
@@ -31,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
         start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and site.ranges else 0
         self.send_response(206 if start else 200)
         if start:
+            start += site.shift
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         if site.announce:
             self.send_header("Content-Length", str(len(body) - start))

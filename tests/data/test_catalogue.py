@@ -95,23 +95,30 @@ def test_mnist_is_not_taken_for_fashion_mnist():
         fashion_mnist(root=REAL / "mnist", download=False)
 
 
-def test_the_idx_files_of_a_part_are_images_and_labels(tmp_path, monkeypatch):
-    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
-    labels = np.array([9, 0, 3, 3], np.uint8)
-    contents = {"images-idx3": idx(images), "labels-idx1": idx(labels)}
+def test_the_idx_files_of_a_part_are_its_images_and_labels(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
+    labels = np.array([9, 0, 3, 3, 1, 2], np.uint8)
+    arrays = {
+        "train-images-idx3-ubyte": images[:4],
+        "train-labels-idx1-ubyte": labels[:4],
+        "t10k-images-idx3-ubyte": images[4:],
+        "t10k-labels-idx1-ubyte": labels[4:],
+    }
     files = []
     for file in FASHION_MNIST.files:
-        content = contents[file.name.split("-", 1)[1].removesuffix("-ubyte.gz")]
+        name = file.name.removesuffix(".gz")
+        content = idx(arrays[name])
+        (tmp_path / name).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         files.append(dataclasses.replace(file, content=f"sha256:{digest}"))
-        (tmp_path / file.name.removesuffix(".gz")).write_bytes(content)
     monkeypatch.setattr(
         catalogue, "FASHION_MNIST", dataclasses.replace(FASHION_MNIST, files=tuple(files))
     )
-    for train in (True, False):
-        data = fashion_mnist(train, root=tmp_path, download=False)
-        assert np.array_equal(data.images[:, 0], images) and data.labels.tolist() == [9, 0, 3, 3]
-        assert data.classes[data.labels[0]] == "ankle boot"
+    train = fashion_mnist(root=tmp_path, download=False)
+    test = fashion_mnist(train=False, root=tmp_path, download=False)
+    assert np.array_equal(train.images[:, 0], images[:4]) and train.labels.tolist() == [9, 0, 3, 3]
+    assert np.array_equal(test.images[:, 0], images[4:]) and test.labels.tolist() == [1, 2]
+    assert train.classes[train.labels[0]] == "ankle boot"
 
 
 def test_cifar10_is_read_from_the_archive_that_holds_no_pickle(tmp_path, monkeypatch):

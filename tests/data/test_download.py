@@ -73,6 +73,11 @@ def test_a_mirror_that_fails_hands_over_to_the_next(mirrors, tmp_path):
     assert len(good.requests) == 1
 
 
+def test_what_a_mirror_answers_is_passed_on(mirrors, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{NAME}: answers 404 Not Found"):
+        mirrors(Site()).read(NAME, tmp_path)
+
+
 def test_a_file_of_another_length_is_refused_before_it_is_fetched(mirrors, tmp_path):
     page = Site({NAME: b"<html>Please log in</html>"})
     with pytest.raises(FileNotFoundError, match=f"offers 26 bytes, the file has {len(ARCHIVE):,}"):
@@ -123,7 +128,18 @@ def test_a_part_with_wrong_bytes_is_fetched_afresh(mirrors, tmp_path, left):
 def test_a_server_that_cannot_resume_sends_all_of_it_again(mirrors, tmp_path):
     (tmp_path / "numbers").mkdir()
     (tmp_path / "numbers" / f"{NAME}.part").write_bytes(ARCHIVE[:100_000])
-    assert mirrors(Site({NAME: ARCHIVE}, ranges=False)).read(NAME, tmp_path) == CONTENT
+    site = Site({NAME: ARCHIVE}, ranges=False)
+    assert mirrors(site).read(NAME, tmp_path) == CONTENT
+    assert site.requests == [(NAME, "bytes=100000-")]
+
+
+def test_a_server_that_sends_another_part_than_was_asked_for_is_not_trusted(mirrors, tmp_path):
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "numbers" / f"{NAME}.part").write_bytes(ARCHIVE[:100_000])
+    confused = Site({NAME: ARCHIVE}, shift=5)
+    with pytest.raises(FileNotFoundError, match="another part of the file"):
+        mirrors(confused).read(NAME, tmp_path)
+    assert mirrors(confused, Site({NAME: ARCHIVE})).read(NAME, tmp_path) == CONTENT
 
 
 def test_a_server_that_dies_for_good_leaves_its_part_to_the_next_mirror(mirrors, tmp_path):
@@ -197,8 +213,15 @@ def test_a_file_whose_content_is_not_known_must_be_the_archive_itself(tmp_path):
 
 @pytest.mark.parametrize(
     "damaged",
-    [ARCHIVE[:1000], ARCHIVE[:-1], ARCHIVE[:5000] + b"?" + ARCHIVE[5001:], b"", CONTENT[:-1]],
-    ids=["cut off", "last byte missing", "one byte wrong", "empty", "unzipped and cut off"],
+    [
+        ARCHIVE[:1000],
+        ARCHIVE[:-1],
+        ARCHIVE[:5000] + b"?" + ARCHIVE[5001:],
+        ARCHIVE[:10] + b"\xff" * 10 + ARCHIVE[20:],
+        b"",
+        CONTENT[:-1],
+    ],
+    ids=["cut off", "end missing", "byte wrong", "block wrong", "empty", "unzipped and cut off"],
 )
 def test_a_damaged_file_is_moved_aside_with_a_warning_and_replaced(mirrors, tmp_path, damaged):
     path = tmp_path / "numbers" / NAME

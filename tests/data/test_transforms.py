@@ -42,7 +42,7 @@ def test_images_follow_the_default_dtype(double):
 
 def test_normalize_gives_each_channel_mean_0_and_deviation_1(images):
     axes = (0, 2, 3)
-    out = draw(Normalize(images.mean(axes), images.std(axes)), images)
+    out = draw(Normalize(images.mean(axes).tolist(), images.std(axes).tolist()), images)
     np.testing.assert_allclose(out.mean(axes), 0, atol=1e-6)
     np.testing.assert_allclose(out.std(axes), 1, atol=1e-5)
     assert out.dtype == np.float32 and out.shape == images.shape
