@@ -164,7 +164,8 @@ def digits(train: bool = True, *, transform: Transform | None = None) -> ImageDa
     sklearn = require("sklearn.datasets", extra="course", purpose="load the digits")
     pixels, labels = sklearn.load_digits(return_X_y=True)
     images = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-    chosen = _every_fifth(labels) != train
+    for_testing = _every_fifth(labels)
+    chosen = ~for_testing if train else for_testing
     return ImageDataset(images[chosen], labels[chosen], DIGITS, transform)
 
 

@@ -96,7 +96,7 @@ class Subset(Dataset):
         return self.dataset[chosen if chosen.ndim else int(chosen)]
 
     def batch(self, indices: np.ndarray, generator: np.random.Generator) -> Any:
-        return fetch(self.dataset, self.indices[indices], generator)
+        return batch_of(self.dataset, self.indices[indices], generator)
 
 
 def random_split(dataset: Any, lengths: Sequence[float], generator: Seed = None) -> list[Subset]:
@@ -144,7 +144,7 @@ def _sizes(lengths: Sequence[float], count: int) -> list[int]:
     return [int(length) for length in lengths]
 
 
-def fetch(dataset: Any, indices: np.ndarray, generator: np.random.Generator) -> Any:
+def batch_of(dataset: Any, indices: np.ndarray, generator: np.random.Generator) -> Any:
     """A batch of a dataset, or of any sequence of samples."""
     if isinstance(dataset, Dataset):
         return dataset.batch(indices, generator)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import as_tensor
-from .dataset import Seed, as_generator, fetch
+from .dataset import Seed, as_generator, batch_of
 
 
 class DataLoader:
@@ -86,7 +86,7 @@ class DataLoader:
     def _batch(self, indices: np.ndarray) -> Any:
         if self.collate_fn is not None:
             return self.collate_fn([self.dataset[int(i)] for i in indices])
-        return _to_tensors(fetch(self.dataset, indices, self.generator))
+        return _to_tensors(batch_of(self.dataset, indices, self.generator))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the generator stands: taken between epochs, it repeats the epochs that follow."""
