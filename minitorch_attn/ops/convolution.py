@@ -109,8 +109,10 @@ def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
     def vjp_x(dy):
         dy = dy.reshape(N, G, O // G, P * Q)
         dx = xp.empty((N, C, H, W), dtype=dy.dtype)
+        # With one kernel to a group the product is an outer one, at which matmul is slow.
+        product = xp.multiply if O == G else xp.matmul
         for block in batch:
-            dcolumns = xp.matmul(kernels.swapaxes(1, 2), dy[block])
+            dcolumns = product(kernels.swapaxes(1, 2), dy[block])
             dpadded = xp.zeros((len(dcolumns), C, *padded_size), dtype=dy.dtype)
             add_windows(dpadded, dcolumns.reshape(-1, C, R, S, P, Q), stride, dilation)
             dx[block] = inside(dpadded, border)

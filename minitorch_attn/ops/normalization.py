@@ -119,7 +119,7 @@ def _batch_norm(x, weight, bias, *, eps, observe=None):
         return (dy.reshape(x.shape) * (x - mean)).sum(axis=(0, 2)) * scale.reshape(-1)
 
     def vjp_bias(dy):
-        return dy.reshape(x.shape).sum(axis=(0, 2))
+        return dy.sum(axis=(0, *range(2, dy.ndim)))
 
     return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
 
@@ -218,7 +218,7 @@ def _layer_norm(x, weight, bias, *, sizes, eps):
         return (dy.reshape(x.shape) * ((x - mean) * scale)).sum(axis=0).reshape(sizes)
 
     def vjp_bias(dy):
-        return dy.reshape(x.shape).sum(axis=0).reshape(sizes)
+        return dy.reshape(-1, *sizes).sum(axis=0)
 
     return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
 
