@@ -41,17 +41,12 @@ def settings(**values_and_defaults: tuple[Any, Any]) -> str:
 
 
 def _lines(module: Module) -> Iterator[tuple[str, int]]:
-    children = list(module.named_children())
-    if not children:
-        yield title(module), count_parameters(module)
-        return
-    yield title(module).removesuffix(")"), count_parameters(module)
-    for name, child in children:
+    yield title(module), count_parameters(module)
+    for name, child in module.named_children():
         first, *others = _lines(child)
         yield f"  ({name}): {first[0]}", first[1]
         for text, count in others:
             yield f"  {text}", count
-    yield ")", 0
 
 
 def _unit(module: Module) -> str:
