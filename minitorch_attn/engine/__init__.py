@@ -9,7 +9,7 @@ from .gradcheck import GradcheckError, GradcheckReport, check_vjp, gradcheck
 from .graph import sum_to_shape
 from .primitive import primitive
 from .random import default_generator, manual_seed
-from .tensor import Tensor, as_tensor, enable_grad, is_grad_enabled, no_grad, tensor
+from .tensor import Tensor, as_tensor, enable_grad, grad, is_grad_enabled, no_grad, tensor
 
 __all__ = [
     "AnomalyError",
@@ -29,6 +29,7 @@ __all__ = [
     "enable_grad",
     "full",
     "get_default_dtype",
+    "grad",
     "gradcheck",
     "inside_layer",
     "is_grad_enabled",

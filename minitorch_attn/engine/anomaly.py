@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from .backend import Array, array_module, is_array
+import numpy as np
+
+from .backend import Array
 from .errors import AnomalyError
-from .graph import mode
+from .graph import Node, mode
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
 
 
 class Inspector:
-    """Looks at the output of every operation and rule, and remembers which layer is running."""
+    """Looks at what every operation and rule returns, and remembers which layer each belongs to."""
 
     def __init__(self) -> None:
-        self.layers: list[str] = []
+        self.layers: list[str] = []  # those that are running, from the outermost
         self.first_infinity = ""
+        self._layer_of: WeakKeyDictionary[Node, str] = WeakKeyDictionary()
 
-    def after_op(self, op: str, y: Array, inputs: Sequence[Any]) -> None:
-        """Called with every operation's output and inputs."""
-        self._judge(f"the forward of {op!r}", y, inputs)
+    def after_op(self, op: str, output: Tensor, inputs: Sequence[Any]) -> None:
+        """Called with every operation's output, and the arrays and numbers it was given."""
+        layer = ".".join(self.layers)
+        if output._node is not None:
+            self._layer_of[output._node] = layer
+        self._judge(_place("forward", op, layer), output._data, inputs)
 
-    def after_rule(self, op: str, dx: Array, dy: Array) -> None:
+    def after_rule(self, node: Node, dx: Array, dy: Array) -> None:
         """Called with every rule's gradient, and the gradient that came in."""
-        self._judge(f"the backward of {op!r}", dx, [dy])
+        layer = self._layer_of.get(node, "")
+        self._judge(_place("backward", node.name, layer), dx, [dy])
 
-    def _judge(self, where: str, result: Array, inputs: Sequence[Any]) -> None:
-        layer = f" in layer {'.'.join(self.layers)}" if self.layers else ""
-        if _has(result, "isnan"):
-            source = "NaN inputs" if any(_has(x, "isnan") for x in inputs) else "inputs without NaN"
+    def _judge(self, place: str, result: Array, inputs: Sequence[Any]) -> None:
+        if _has(np.isnan, result):
+            source = (
+                "NaN inputs" if any(_has(np.isnan, x) for x in inputs) else "inputs without NaN"
+            )
             infinity = f"; the first infinity came from {self.first_infinity}"
             raise AnomalyError(
-                f"{where}{layer} produced NaN from {source}"
-                + (infinity if self.first_infinity else "")
+                f"{place} produced NaN from {source}" + (infinity if self.first_infinity else "")
             )
-        if not self.first_infinity and _has(result, "isinf"):
-            if not any(_has(x, "isinf") for x in inputs):
-                self.first_infinity = f"{where}{layer}"
+        if not self.first_infinity and _has(np.isinf, result):
+            if not any(_has(np.isinf, x) for x in inputs):
+                self.first_infinity = place
 
 
 @contextlib.contextmanager
@@ -71,7 +82,10 @@ def inside_layer(name: str) -> Iterator[None]:
         mode.inspector.layers.pop()
 
 
-def _has(value: Any, test: str) -> bool:
-    if not is_array(value) or value.dtype.kind != "f":
-        return False
-    return bool(getattr(array_module(value), test)(value).any())
+def _place(direction: str, op: str, layer: str) -> str:
+    return f"the {direction} of {op!r}" + (f" in layer {layer!r}" if layer else "")
+
+
+def _has(test: Callable[[Any], Any], value: Any) -> bool:
+    floating = isinstance(value, float) or getattr(value, "dtype", np.dtype(int)).kind == "f"
+    return floating and bool(test(value).any())

@@ -31,6 +31,22 @@ def is_array(value: object) -> bool:
     return isinstance(value, np.ndarray) or array_module(value) is not np
 
 
+def as_array(value: Any, origin: str = "a computation") -> Array:
+    """A result as an array: NumPy's arithmetic makes scalars of arrays without axes.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number either; `origin` says whose result it is.
+    """
+    if is_array(value):
+        return value
+    if isinstance(value, (np.generic, float, int)):
+        return np.asarray(value)
+    hint = " (is its `return` missing?)" if value is None else ""
+    raise TypeError(f"{origin} returned {type(value).__name__}, not an array{hint}")
+
+
 def device_of(array: Array) -> str:
     """`"cpu"` or `"cuda"`."""
     return "cpu" if array_module(array) is np else "cuda"

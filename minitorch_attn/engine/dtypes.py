@@ -10,7 +10,7 @@ import numpy as np
 from .errors import DTypeError
 
 FLOAT64 = np.dtype(np.float64)
-_default = np.dtype(np.float32)
+_default: np.dtype = np.dtype(np.float32)
 
 
 def get_default_dtype() -> np.dtype:
@@ -39,7 +39,8 @@ def unwidened(y: Any, inputs: Sequence[Any]) -> Any:
     NumPy gives float64 for an integer array beside a float32 one, and for the root of an integer
     array. Here, as in PyTorch, integers do not widen floats.
     """
-    dtypes = [x.dtype for x in inputs if hasattr(x, "dtype") and x.dtype.kind == "f"]
+    dtypes = [x.dtype for x in inputs if hasattr(x, "dtype")]
     if FLOAT64 in dtypes:
         return y
-    return y.astype(max(dtypes, key=lambda d: d.itemsize, default=_default), copy=False)
+    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
+    return y.astype(max(floats, key=lambda d: d.itemsize, default=_default), copy=False)

@@ -47,12 +47,12 @@ def broadcast_mismatch(shapes: Sequence[tuple[int, ...]]) -> str | None:
 
 def explain(error: Exception, op: str, inputs: Sequence[object]) -> Exception:
     """An error of the same kind that also names the operation and what it was given."""
-    given = ", ".join(describe(x) for x in inputs)
+    text = str(error)
     shapes = [tuple(x.shape) for x in inputs if hasattr(x, "shape")]
-    mismatch = broadcast_mismatch(shapes) if "broadcast" in str(error) else None
-    if mismatch:
+    # NumPy writes shapes without spaces; if they are not these, it speaks of something inside.
+    mismatch = broadcast_mismatch(shapes) if "broadcast" in text else None
+    if mismatch and all(str(shape).replace(" ", "") in text for shape in shapes):
         return ShapeError(f"{op}: shapes {' and '.join(map(str, shapes))} do not fit: {mismatch}")
-    kind = type(error) if isinstance(error, (ShapeError, DTypeError, IndexError)) else None
-    if kind is None:
-        kind = ShapeError if isinstance(error, ValueError) else DTypeError
-    return kind(f"{op}: {error} (given: {given})")
+    kinds = (ShapeError, DTypeError, IndexError, TypeError, ValueError)
+    kind = next(kind for kind in kinds if isinstance(error, kind))
+    return kind(f"{op}: {text} (given: {', '.join(map(describe, inputs))})")

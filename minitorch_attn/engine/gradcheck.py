@@ -22,7 +22,7 @@ from .backend import to_device
 from .diagnosis import diagnose
 from .errors import DTypeError
 from .graph import sum_to_shape
-from .tensor import Tensor, no_grad
+from .tensor import Tensor, enable_grad, grad, no_grad
 
 STEP = 1e-6  # error of central differences: about h^2 from curvature, 1e-16 / h from rounding
 
@@ -329,17 +329,16 @@ def _backward(
 ) -> np.ndarray:
     """The gradient of one variable alone, all others held constant."""
     wanted = variables[name]
-    before = {key: (t._requires_grad, t.grad) for key, t in variables.items()}
+    before = {key: t.requires_grad for key, t in variables.items()}
     for t in variables.values():
-        t._requires_grad, t.grad = t is wanted, None
+        t.requires_grad = t is wanted
     try:
-        y = f(*tensors)
-        if y._requires_grad:
-            y.backward(dy)
-        return np.zeros(wanted.shape) if wanted.grad is None else wanted.grad._data
+        with enable_grad():
+            y = f(*tensors)
+            return grad(y, wanted, dy)[0]._data if y.requires_grad else np.zeros(wanted.shape)
     finally:
         for key, t in variables.items():
-            t._requires_grad, t.grad = before[key]
+            t.requires_grad = before[key]
 
 
 def _parameters(f: Any) -> dict[str, Tensor]:

@@ -2,58 +2,72 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from . import mutation
-from .backend import Array
-from .errors import GraphError, ShapeError
+from .backend import Array, as_array
+from .errors import GraphError, ShapeError, explain
+from .mutation import tick
 
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-next_number = itertools.count(1).__next__  # the clock of the graph: nodes and in-place writes
-
-# An edge leads from a node to one of its inputs: (node or leaf tensor, rule, shape, dtype).
-Edge = tuple[Any, Callable, tuple[int, ...], Any]
-
 
 class Mode(threading.local):
-    """What happens to operations in this thread: recorded or not, inspected or not."""
+    """What happens to the operations of this thread: recorded or not, inspected or not."""
 
     recording = True
-    inspector: Any = None
+    inspector: Any = None  # see anomaly.py
 
 
 mode = Mode()
 
 
 class Node:
-    """One recorded operation: its name, its number, and a rule for each input that needs one.
+    """A point of the graph where gradients meet: a recorded operation, or a leaf.
 
-    A node holds its input nodes and what its rules captured, never the tensors in between:
-    an activation that no rule needs is freed as soon as the program lets go of it. The number
-    grows with every node, so it orders the graph: an input's number is the smaller one.
+    A node holds its input nodes and what its rules captured, never the tensors in between: an
+    activation that no rule needs is freed as soon as the program lets go of it. The number grows
+    with every node, so it orders the graph: an input's number is the smaller one.
+
+    Attributes
+    ----------
+    name : str
+        The operation's, or ``"leaf"``.
+    edges : sequence of (Node, rule), or None
+        One edge for each input that needs a gradient: its node, and the rule that carries the
+        gradient there. Empty for a leaf, None once a backward pass has released it.
+    shape, dtype
+        Of the array that was computed: its gradient has the same.
+    number : int
+        When the node was made.
+    target : weak reference to Tensor, or None
+        The tensor whose `.grad` takes the gradient that meets here: a leaf, or one that asked
+        for it with `retain_grad()`.
     """
 
-    __slots__ = ("edges", "name", "number", "retained_by")
+    __slots__ = ("__weakref__", "dtype", "edges", "name", "number", "shape", "target")
 
-    def __init__(self, name: str, edges: tuple[Edge, ...]):
+    def __init__(self, name: str, edges: Sequence[tuple[Node, Callable]], y: Array):
         self.name = name
-        self.edges: tuple[Edge, ...] | None = edges
-        self.number = next_number()
-        self.retained_by: weakref.ref[Tensor] | None = None
+        self.edges: Sequence[tuple[Node, Callable]] | None = edges
+        self.shape = y.shape
+        self.dtype = y.dtype
+        self.number = tick()
+        self.target: weakref.ref[Tensor] | None = None
 
 
-def gradients(root: Node, dy: Array, retain_graph: bool = False) -> list[tuple[Tensor, Array]]:
+def gradients(
+    root: Node, dy: Array, retain_graph: bool = False, wanted: Set[Node] = frozenset()
+) -> dict[Node, Array]:
     """Carry a gradient from a node back to every leaf: the reverse pass.
 
-    The node with the largest number goes first. All operations that used its output have larger
-    numbers still, so by then they have all added their share to its gradient: each node is
+    The node with the largest number goes first. Every operation that used its output has a larger
+    number still, so by then all of them have added their share to its gradient: each node is
     visited once, and no recursion is needed however deep the graph is.
 
     Parameters
@@ -61,47 +75,52 @@ def gradients(root: Node, dy: Array, retain_graph: bool = False) -> list[tuple[T
     root : Node
         The operation that made the tensor to differentiate.
     dy : array
-        Gradient of the result with respect to that tensor, of its shape.
+        Gradient of the result with respect to that tensor, of its shape and dtype.
     retain_graph : bool
         Keep what the rules hold, so that a second pass can follow.
+    wanted : set of Node
+        Nodes whose gradient to return besides those that have a target.
 
     Returns
     -------
-    list of (leaf tensor, gradient array)
-        One entry per leaf; an array may be shared between entries.
+    dict of Node to array
+        The gradients that met there. An array may be shared between entries.
 
     Raises
     ------
     GraphError
         If a previous pass released the graph, or an array that a rule holds was overwritten.
+    ShapeError
+        If a rule returns a gradient that does not have its input's shape.
     """
     waiting = {root.number: (root, dy)}
     numbers = [-root.number]  # a heap, negated: heappop gives the largest number
-    leaves: dict[int, tuple[Tensor, Array]] = {}
-    inspector = mode.inspector
+    found = {}
+    kind, inspector = type(dy), mode.inspector
     while numbers:
         node, dy = waiting.pop(-heappop(numbers))
         if node.edges is None or node.number < mutation.last_write:
             _check_usable(node)
-        if node.retained_by is not None:
-            _retain(node, dy)
-        for source, rule, shape, dtype in node.edges:  # type: ignore[union-attr]
-            dx = rule(dy)
+        if node.target is not None or node in wanted:
+            found[node] = dy
+        for source, rule in node.edges:  # type: ignore[union-attr]
+            try:
+                dx = rule(dy)
+            except (ValueError, TypeError, IndexError) as error:
+                raise explain(error, f"the backward of {node.name!r}", [dy]) from error
+            if type(dx) is not kind or dx.shape != source.shape or dx.dtype is not source.dtype:
+                dx = _fit(dx, source, node.name)
             if inspector is not None:
-                inspector.after_rule(node.name, dx, dy)
-            if dx.shape != shape or dx.dtype != dtype:
-                dx = _fit(dx, shape, dtype, node.name)
-            if type(source) is not Node:
-                leaf, total = leaves.get(id(source), (source, None))
-                leaves[id(source)] = (leaf, dx if total is None else total + dx)
-            elif source.number in waiting:
-                waiting[source.number] = (source, waiting[source.number][1] + dx)
+                inspector.after_rule(node, dx, dy)
+            number = source.number
+            if number in waiting:
+                waiting[number] = source, as_array(waiting[number][1] + dx)
             else:
-                waiting[source.number] = (source, dx)
-                heappush(numbers, -source.number)
-        if not retain_graph:
+                waiting[number] = source, dx
+                heappush(numbers, -number)
+        if node.edges and not retain_graph:
             node.edges = None
-    return list(leaves.values())
+    return found
 
 
 def sum_to_shape(dy: Array, shape: tuple[int, ...]) -> Array:
@@ -127,29 +146,23 @@ def _check_usable(node: Node) -> None:
             f"the graph behind {node.name!r} was released by an earlier backward(): compute the "
             "result again, or call the first backward(retain_graph=True)"
         )
-    for _, rule, _, _ in node.edges:
-        if mutation.overwritten(rule, since=node.number):
-            raise GraphError(
-                f"{node.name!r} saved an array for its backward pass, and a tensor that shares its "
-                "memory was changed in place afterwards: change a copy (x.clone()), or change it "
-                "after backward()"
-            )
+    if any(mutation.overwritten(rule, since=node.number) for _, rule in node.edges):
+        raise GraphError(
+            f"{node.name!r} saved an array for its backward pass, and a tensor that shares its "
+            "memory was changed in place afterwards: change a copy (x.clone()), or change it "
+            "after backward()"
+        )
 
 
-def _fit(dx: Array, shape: tuple[int, ...], dtype: Any, op: str) -> Array:
-    """A rule's gradient in the shape and dtype of its input."""
-    if dx.shape != shape:
+def _fit(dx: Any, source: Node, op: str) -> Array:
+    """What a rule returned, as an array of its input's shape and dtype."""
+    dx = as_array(dx, f"a rule of {op!r}")
+    if dx.shape != source.shape:
         try:
-            dx = sum_to_shape(dx, shape)
+            dx = sum_to_shape(dx, source.shape)
         except ShapeError:
             raise ShapeError(
-                f"a rule of {op!r} returned a gradient of shape {dx.shape} for an input "
-                f"of shape {shape}: a gradient has the shape of its input"
+                f"a rule of {op!r} returned a gradient of shape {dx.shape} for an input of shape "
+                f"{source.shape}: a gradient has the shape of its input"
             ) from None
-    return dx.astype(dtype, copy=False)
-
-
-def _retain(node: Node, dy: Array) -> None:
-    tensor = node.retained_by() if node.retained_by is not None else None
-    if tensor is not None:
-        tensor.accumulate_grad(dy)
+    return dx.astype(source.dtype, copy=False)

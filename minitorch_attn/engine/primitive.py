@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, is_array
-from .errors import DeviceError, DTypeError, ShapeError, explain
+from .backend import Array, as_array, device_of, is_array
+from .dtypes import FLOAT64, unwidened
+from .errors import DeviceError, DTypeError, GraphError, ShapeError, explain
 from .graph import Node, mode
-from .tensor import Tensor, wrap
+from .signature import Signature
+from .tensor import Tensor, as_numbers, wrap
 
 
 def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor]:
@@ -30,9 +32,11 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
 
             return a * b, (vjp_a, vjp_b)
 
-    Positional arguments are differentiable inputs, keyword-only arguments are settings. A rule
-    may return its gradient in the output's broadcast shape: the engine sums it to the input's.
-    Only rules whose input requires a gradient are kept, and with them what they captured.
+    Positional arguments are differentiable inputs, keyword-only arguments are settings. (A call
+    may still give settings by position, after the inputs, and inputs by name.) A rule may return
+    its gradient in the output's broadcast shape: the engine sums it to the input's. It must not
+    write into `dy`, which other rules may be given too. Only rules whose input requires a
+    gradient are kept, and with them what they captured.
 
     Parameters
     ----------
@@ -42,61 +46,94 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
     Returns
     -------
     callable
-        The same function on tensors; arrays and numbers are taken as constants. The function
-        of arrays remains its ``__wrapped__``.
+        The same function on tensors. Arrays and numbers are taken as constants; tensors and
+        arrays among the settings reach `forward` as arrays. The function of arrays remains its
+        ``__wrapped__``.
     """
     name = forward.__name__.strip("_")
+    signature = Signature(forward)
+    most_inputs = signature.most_inputs
 
     @functools.wraps(forward)
     def apply(*inputs: Any, **settings: Any) -> Tensor:
-        arrays = []
-        needed = False
+        if settings or len(inputs) > most_inputs:
+            inputs, settings = signature.sort(inputs, settings)
+        arrays, sources = [], []
         for x in inputs:
             if isinstance(x, Tensor):
                 arrays.append(x._data)
-                needed = needed or x._requires_grad
+                sources.append(x._node)
             else:
                 arrays.append(_constant(name, x))
+                sources.append(None)
+        if settings:
+            settings = {key: _setting(name, key, value) for key, value in settings.items()}
         try:
-            y, rules = forward(*arrays, **settings)
+            result = forward(*arrays, **settings)
         except (ValueError, TypeError, IndexError) as error:
-            raise _explained(error, name, inputs, arrays) from error
-        if not isinstance(y, np.ndarray) and not is_array(y):
-            y = np.asarray(y)  # NumPy's ufuncs turn 0-d arrays into scalars
+            if str(error).startswith(f"{name}:"):
+                raise
+            raise _explained(error, name, arrays) from error
+        if type(result) is not tuple or len(result) != 2:
+            raise TypeError(f"{name} must return (output, rules), as @primitive describes")
+        y, rules = result
+        if not isinstance(y, np.ndarray):
+            y = as_array(y, name)
+        if y.dtype == FLOAT64 and "dtype" not in settings:
+            y = unwidened(y, arrays)
+        output = wrap(y, _record(name, y, sources, rules) if mode.recording else None)
         if mode.inspector is not None:
-            mode.inspector.after_op(name, y, arrays)
-        if not (needed and mode.recording):
-            return wrap(y, None)
-        if callable(rules):
-            rules = (rules,)
-        edges = []
-        for x, array, rule in zip(inputs, arrays, rules, strict=True):
-            if isinstance(x, Tensor) and x._requires_grad and rule is not None:
-                source = x if x._node is None else x._node
-                edges.append((source, rule, array.shape, array.dtype))
-        return wrap(y, Node(name, tuple(edges)) if edges else None)
+            mode.inspector.after_op(name, output, arrays)
+        return output
 
     return apply
 
 
+def _record(op: str, y: Array, sources: list[Node | None], rules: Any) -> Node | None:
+    """The node of an operation whose inputs come from `sources`; None if none needs a gradient."""
+    if not isinstance(rules, (tuple, list)):
+        rules = (rules,)
+    if len(rules) != len(sources):
+        raise TypeError(
+            f"{op} returned {len(rules)} rules for {len(sources)} inputs: it must return one for "
+            "each, or None for an input that has no gradient"
+        )
+    edges = [(s, rule) for s, rule in zip(sources, rules) if s is not None and rule is not None]
+    return Node(op, edges, y) if edges else None
+
+
 def _constant(op: str, value: Any) -> Any:
-    """A constant operand: Python numbers stay weakly typed, arrays are safe from later writes."""
+    """A constant operand: numbers stay weakly typed, arrays are made safe from later writes.
+
+    None is an input that was left out, such as a bias.
+    """
     if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (float, int)):
+        value = value.item()
+    if value is None or isinstance(value, (float, int)):
         return value
-    if isinstance(value, (list, tuple)):
-        return np.asarray(value)
+    try:
+        return as_numbers(value).copy()
+    except (DTypeError, ShapeError) as error:
+        raise type(error)(f"{op}: {error}") from None
+
+
+def _setting(op: str, key: str, value: Any) -> Any:
+    """A setting with its tensors and arrays as arrays that are safe from unnoticed writes."""
+    if isinstance(value, Tensor):
+        if value.requires_grad and mode.recording:
+            raise GraphError(f"{op}: no gradient flows to {key}: pass {key}.detach()")
+        return value._data
     if is_array(value):
         return value.copy()
-    raise DTypeError(f"{op}: cannot use a {type(value).__name__} as an operand: {value!r}")
+    if type(value) in (tuple, list):
+        return type(value)(_setting(op, key, item) for item in value)
+    return value
 
 
-def _explained(error: Exception, op: str, inputs: Any, arrays: list) -> Exception:
-    kinds = {type(a) for a in arrays if is_array(a)}
-    if len(kinds) > 1:
-        places = ", ".join(x.device if isinstance(x, Tensor) else "cpu" for x in inputs)
-        return DeviceError(f"{op}: its inputs lie on different devices ({places}): move them first")
-    if isinstance(error, (ShapeError, DTypeError)) and str(error).startswith(f"{op}:"):
-        return error
-    return explain(error, op, inputs)
+def _explained(error: Exception, op: str, arrays: list) -> Exception:
+    devices = [device_of(a) for a in arrays if is_array(a)]
+    if len(set(devices)) > 1:
+        return DeviceError(
+            f"{op}: its inputs lie on different devices ({', '.join(devices)}): move them to one"
+        )
+    return explain(error, op, arrays)

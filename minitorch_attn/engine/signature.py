@@ -19,6 +19,7 @@ class Signature:
         self.op = forward.__name__.strip("_")
         parameters = inspect.signature(forward).parameters.values()
         self.inputs = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self.input_names = frozenset(p.name for p in self.inputs)
         self.settings = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.most_inputs = math.inf if variadic else len(self.inputs)
@@ -38,9 +39,9 @@ class Signature:
                 known = ", ".join([p.name for p in self.inputs] + self.settings)
                 raise TypeError(f"{self.op}: too many arguments, it takes {known}")
             settings |= zip(names, extra)
-        named = [i for i, p in enumerate(self.inputs) if p.name in settings]
-        if named:
-            for p in self.inputs[len(inputs) : named[-1] + 1]:
+        if not self.input_names.isdisjoint(settings):
+            last = max(i for i, p in enumerate(self.inputs) if p.name in settings)
+            for p in self.inputs[len(inputs) : last + 1]:
                 if p.name not in settings and p.default is p.empty:
                     raise TypeError(f"{self.op}: its input {p.name!r} is missing")
                 inputs += (settings.pop(p.name, p.default),)

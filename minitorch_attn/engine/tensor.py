@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from . import backend, graph, mutation
 from .backend import Array
 from .dtypes import get_default_dtype
-from .errors import DTypeError, GraphError, ShapeError
+from .errors import DTypeError, GraphError, ShapeError, describe, explain
 from .graph import Node, mode
 
 _new = object.__new__
@@ -36,19 +37,19 @@ class Tensor:
     ----------
     data : array
         A read-only view of the values. Write through the tensor (`x[...] = v`, `x.copy_(v)`),
-        so that the engine knows of the change; `x.data = array` replaces the values.
+        so that the engine knows of the change; `x.data = array` replaces the values by a copy.
     grad : Tensor or None
         Gradient that `backward()` has summed up so far, of the tensor's shape and dtype.
     """
 
-    __slots__ = ("__weakref__", "_data", "_node", "_requires_grad", "grad")
+    # _node is where gradients of this tensor meet in the graph; None if it needs no gradient.
+    __slots__ = ("__weakref__", "_data", "_node", "grad")
 
     __array_ufunc__ = None  # lets `array * tensor` reach Tensor.__rmul__
 
     def __init__(self, data: Any, requires_grad: bool = False):
-        self._data: Array = _as_array(data, None)
+        self._data: Array = as_numbers(data)
         self._node: Node | None = None
-        self._requires_grad = False
         self.grad: Tensor | None = None
         self.requires_grad = requires_grad
 
@@ -60,25 +61,30 @@ class Tensor:
 
     @data.setter
     def data(self, values: Any) -> None:
-        values = _as_array(values, self.dtype)
+        values = as_numbers(values).copy()
         if values.shape != self.shape:
             raise ShapeError(f"data of shape {values.shape} cannot replace data of {self.shape}")
+        if self.requires_grad:
+            _check_floating(values)
         self._data = values
+        if self.is_leaf:
+            self.requires_grad = self.requires_grad  # a new node, that knows a new dtype
 
     @property
     def requires_grad(self) -> bool:
-        return self._requires_grad
+        return self._node is not None
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if value and self.dtype.kind != "f":
-            raise DTypeError(
-                f"only floating-point tensors have gradients, this one is {self.dtype}: "
-                "make it with dtype='float32'"
-            )
-        if not value and self._node is not None:
-            raise GraphError("a computed tensor cannot stop requiring a gradient: use x.detach()")
-        self._requires_grad = bool(value)
+        if not self.is_leaf:
+            if not value:
+                raise GraphError("a computed tensor keeps requiring a gradient: use x.detach()")
+        elif not value:
+            self._node = None
+        else:
+            _check_floating(self._data)
+            self._node = Node("leaf", (), self._data)
+            self._node.target = weakref.ref(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,7 +111,7 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """Whether the tensor was made by the user, not computed from one that needs a gradient."""
-        return self._node is None
+        return self._node is None or self._node.edges == ()
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only NumPy array (copied from the GPU if they lie there)."""
@@ -140,35 +146,14 @@ class Tensor:
         ShapeError
             If `gradient` is missing for a tensor of several elements, or has another shape.
         """
-        dy = self._seed(gradient)
-        if self._node is None:
-            if not self._requires_grad:
-                raise GraphError(
-                    "backward() found no graph: no tensor this was computed from requires a "
-                    "gradient (make one with requires_grad=True), or it was computed in no_grad()"
-                )
-            self.accumulate_grad(dy)
-            return
-        for leaf, dx in graph.gradients(self._node, dy, retain_graph):
-            leaf.accumulate_grad(dx)
-
-    def _seed(self, gradient: Any) -> Array:
-        if gradient is None:
-            if self.size != 1:
-                raise ShapeError(
-                    "backward() without a gradient needs one element, this tensor has shape "
-                    f"{self.shape}: reduce it first (for example .sum()), or pass gradient="
-                )
-            return backend.array_module(self._data).ones_like(self._data)
-        dy = gradient._data if isinstance(gradient, Tensor) else _as_array(gradient, self.dtype)
-        if dy.shape != self.shape:
-            raise ShapeError(f"gradient of shape {dy.shape} for a tensor of shape {self.shape}")
-        return dy.astype(self.dtype, copy=False)
+        for node, dx in _gradients(self, gradient, retain_graph).items():
+            if node.target is not None and (tensor := node.target()) is not None:
+                tensor.accumulate_grad(dx)
 
     def accumulate_grad(self, dx: Array) -> None:
-        """Add an array to `.grad`."""
-        # A new array, never +=: the pass may have handed the same array to several leaves.
-        self.grad = wrap(dx if self.grad is None else self.grad._data + dx, None)
+        """Add an array to `.grad`, which never shares memory with it."""
+        total = dx.copy() if self.grad is None else self.grad._data + dx
+        self.grad = wrap(backend.as_array(total), None)
 
     def detach(self) -> Tensor:
         """The same values without their history; memory is shared."""
@@ -176,8 +161,9 @@ class Tensor:
 
     def retain_grad(self) -> None:
         """Ask `backward()` to fill `.grad` of this computed tensor too."""
-        if self._node is not None:
-            self._node.retained_by = weakref.ref(self)
+        if self._node is None:
+            raise GraphError("retain_grad() needs a tensor that requires a gradient")
+        self._node.target = weakref.ref(self)
 
     def zero_grad(self) -> None:
         """Forget the gradient."""
@@ -191,9 +177,12 @@ class Tensor:
     # -- writing in place ---------------------------------------------------------------
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._refuse_recorded_write("x[index] = value", value)
-        self._data[_plain(index)] = _plain(value)
-        mutation.note_write(self._data, graph.next_number())
+        if mode.recording and (self.requires_grad or getattr(value, "requires_grad", False)):
+            raise GraphError(
+                "x[index] = value cannot be recorded for a gradient: use where(), concatenate() "
+                "or a mask instead, or write inside `with no_grad():`"
+            )
+        self._write("x[index] = value", operator.setitem, self._data, _plain(index), _plain(value))
 
     def copy_(self, values: Any) -> Tensor:
         """Overwrite the values in place."""
@@ -209,37 +198,37 @@ class Tensor:
         """Set every element to 0, in place."""
         return self.fill_(0)
 
-    def _update(self, ufunc: np.ufunc, other: Any) -> Tensor:
-        """`x += y` and its kin: in place where nothing is recorded, else a new tensor."""
-        if mode.recording and (self._requires_grad or getattr(other, "_requires_grad", False)):
-            if self._node is None and self._requires_grad:
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._update("x += y", operator.add, operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._update("x -= y", operator.sub, operator.isub, other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._update("x *= y", operator.mul, operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._update("x /= y", operator.truediv, operator.itruediv, other)
+
+    def _update(self, what: str, compute: Callable, update: Callable, other: Any) -> Tensor:
+        """In place where nothing is recorded; else a new tensor, that the name is bound to."""
+        if mode.recording and (self.requires_grad or getattr(other, "requires_grad", False)):
+            if self.is_leaf and self.requires_grad:
                 raise GraphError(
                     "a leaf that requires a gradient cannot be changed in place while operations "
                     "are recorded: update it inside `with no_grad():`"
                 )
-            return getattr(self, f"__{_OPERATOR[ufunc]}__")(other)
-        ufunc(self._data, _plain(other), out=self._data, casting="same_kind")
-        mutation.note_write(self._data, graph.next_number())
+            return compute(self, other)
+        self._write(what, update, self._data, _plain(other))
         return self
 
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._update(np.add, other)
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self._update(np.subtract, other)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._update(np.multiply, other)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._update(np.divide, other)
-
-    def _refuse_recorded_write(self, what: str, value: Any) -> None:
-        if mode.recording and (self._requires_grad or getattr(value, "_requires_grad", False)):
-            raise GraphError(
-                f"{what} cannot be recorded for a gradient: use where(), concatenate() or a mask "
-                "instead, or write inside `with no_grad():`"
-            )
+    def _write(self, what: str, write: Callable, *arguments: Any) -> None:
+        """Write into the array, so that the graph hears of it and errors say what was done."""
+        mutation.note_write(self._data)
+        try:
+            write(*arguments)
+        except (ValueError, TypeError, IndexError) as error:
+            raise explain(error, what, (self, arguments[-1])) from error
 
     # -- Python's protocols -------------------------------------------------------------
 
@@ -271,30 +260,29 @@ class Tensor:
     __hash__ = object.__hash__  # by identity: == compares elements
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        values = self.numpy()
-        return np.array(values, dtype=dtype) if copy else np.asarray(values, dtype=dtype)
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
 
-    def __deepcopy__(self, memo: dict) -> Tensor:
-        if self._node is not None:
-            raise GraphError("only leaf tensors can be deep-copied: use x.detach().clone()")
-        copied = _new(type(self))
-        memo[id(self)] = copied
-        copied._data, copied._node = self._data.copy(), None
-        copied._requires_grad = self._requires_grad
-        copied.grad = None if self.grad is None else wrap(self.grad._data.copy(), None)
-        return copied
+    def __getstate__(self) -> tuple:  # what copy and pickle take
+        if not self.is_leaf:
+            raise GraphError("only leaf tensors can be copied or pickled: use x.detach()")
+        return self._data, self.requires_grad, self.grad
+
+    def __setstate__(self, state: tuple) -> None:
+        self._data, requires_grad, self.grad = state
+        self._node = None
+        self.requires_grad = requires_grad
 
     def __repr__(self) -> str:
         body = np.array2string(
             self.numpy(), separator=", ", precision=4, threshold=100, prefix="tensor("
         )
-        notes = "" if self.dtype in (get_default_dtype(), np.int64, np.bool_) else f", {self.dtype}"
+        notes = f", shape={self.shape}" if self.size == 0 else ""
+        if self.dtype not in (get_default_dtype(), np.int64, np.bool_):
+            notes += f", dtype={self.dtype}"
         if self.device != "cpu":
             notes += f", device={self.device!r}"
         if self._node is not None:
-            notes += f", op=<{self._node.name}>"
-        elif self._requires_grad:
-            notes += ", requires_grad=True"
+            notes += ", requires_grad=True" if self.is_leaf else f", op=<{self._node.name}>"
         return f"tensor({body}{notes})"
 
     if TYPE_CHECKING:  # attached by minitorch_attn.ops
@@ -318,19 +306,16 @@ class Tensor:
         def __ge__(self, other: Any) -> Tensor: ...
 
 
-_OPERATOR = {np.add: "add", np.subtract: "sub", np.multiply: "mul", np.divide: "truediv"}
-
-
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Make a tensor from numbers, nested lists or an array; the data is copied.
 
     Parameters
     ----------
     data : array_like
-        The values.
+        The values. Of a tensor they are copied without their history.
     dtype : dtype, optional
-        Type of the elements. Left out, an array keeps its own and Python floats get the default
-        dtype (float32, see `set_default_dtype`).
+        Type of the elements. Left out, whatever has a dtype keeps it and Python floats get the
+        default one (float32, see `set_default_dtype`).
     requires_grad : bool
         Whether `backward()` should compute the gradient with respect to this tensor.
 
@@ -338,20 +323,21 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     ------
     DTypeError
         If the values are not numbers, or a gradient is asked of integers.
+    ShapeError
+        If nested lists differ in length.
     """
-    values = _as_array(data, dtype)
-    return Tensor(values.copy() if np.shares_memory(values, data) else values, requires_grad)
+    return Tensor(as_numbers(data, dtype).copy(), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None) -> Tensor:
     """A tensor that shares its memory with an array where it can; a tensor is returned as it is.
 
     The engine cannot see writes to the array itself: do not change it between a computation and
-    its `backward()`.
+    its `backward()`. A tensor of another dtype is converted without its history.
     """
     if isinstance(data, Tensor) and dtype in (None, data.dtype):
         return data
-    return wrap(_as_array(data, dtype), None)
+    return wrap(as_numbers(data, dtype), None)
 
 
 def wrap(array: Array, node: Node | None) -> Tensor:
@@ -359,9 +345,75 @@ def wrap(array: Array, node: Node | None) -> Tensor:
     tensor = _new(Tensor)
     tensor._data = array
     tensor._node = node
-    tensor._requires_grad = node is not None
     tensor.grad = None
     return tensor
+
+
+def grad(
+    output: Tensor,
+    inputs: Tensor | Sequence[Tensor],
+    grad_output: Any = None,
+    retain_graph: bool = False,
+) -> tuple[Tensor, ...]:
+    """The gradients of one tensor with respect to others, without touching any `.grad`.
+
+    Parameters
+    ----------
+    output : Tensor
+        What to differentiate.
+    inputs : Tensor or sequence of Tensor
+        Leaves or computed tensors that `output` was computed from.
+    grad_output : array_like, optional
+        dL/d(output), of its shape; may be left out for one element (then it is 1).
+    retain_graph : bool
+        Keep the graph for a second pass; otherwise it is released as the pass goes.
+
+    Returns
+    -------
+    tuple of Tensor
+        One gradient per input, of its shape and dtype.
+
+    Raises
+    ------
+    GraphError
+        If `output` was not computed from an input, and as in `Tensor.backward`.
+    ShapeError
+        As in `Tensor.backward`.
+    """
+    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    wanted = {x._node for x in inputs if x._node is not None}
+    found = _gradients(output, grad_output, retain_graph, wanted)
+    gradients = []
+    for i, x in enumerate(inputs):
+        if x._node is None or x._node not in found:
+            raise GraphError(
+                f"grad(): no gradient reaches input {i} of shape {x.shape}: the output was not "
+                "computed from it, or it requires none"
+            )
+        gradients.append(wrap(found[x._node].copy(), None))
+    return tuple(gradients)
+
+
+def _gradients(
+    output: Tensor, dy: Any, retain_graph: bool, wanted: Set[Node] = frozenset()
+) -> dict[Node, Array]:
+    """The reverse pass from a tensor, with its gradient checked, or 1 if it was left out."""
+    if output._node is None:
+        raise GraphError(
+            "backward() found no graph: no tensor this was computed from requires a gradient "
+            "(make one with requires_grad=True), or it was computed in no_grad()"
+        )
+    if dy is None:
+        if output.size != 1:
+            raise ShapeError(
+                "backward() without a gradient needs one element, this tensor has shape "
+                f"{output.shape}: reduce it first (for example .sum()), or pass gradient="
+            )
+        dy = backend.array_module(output._data).ones_like(output._data)
+    dy = as_numbers(dy, output.dtype)
+    if dy.shape != output.shape:
+        raise ShapeError(f"gradient of shape {dy.shape} for a tensor of shape {output.shape}")
+    return graph.gradients(output._node, dy, retain_graph, wanted)
 
 
 @contextlib.contextmanager
@@ -389,20 +441,41 @@ def is_grad_enabled() -> bool:
     return mode.recording
 
 
-def _as_array(data: Any, dtype: Any) -> Array:
+def as_numbers(data: Any, dtype: Any = None) -> Array:
+    """Data as an array of numbers, with memory shared where that can be."""
     if isinstance(data, Tensor):
         data = data._data
-    if not backend.is_array(data):
-        typed = isinstance(data, np.generic)
+    if isinstance(data, np.ndarray):
+        values = np.asarray(data)  # without NumPy's subclasses, whose operators differ
+    elif backend.is_array(data):
+        values = data
+    else:
         try:
-            data = np.asarray([_plain(x) for x in data] if isinstance(data, list) else data)
+            values = np.asarray(_plain(data))
         except ValueError as error:
-            raise ShapeError(f"tensor: nested lists of unequal lengths ({error})") from None
-        if data.dtype == np.float64 and not typed and dtype is None:
+            raise ShapeError(f"nested lists of unequal lengths make no tensor ({error})") from None
+        if values.dtype == np.float64 and dtype is None and not _has_dtype(data):
             dtype = get_default_dtype()
-    if data.dtype.kind not in "fiub":
-        raise DTypeError(f"a tensor holds floats, integers or booleans, not {data.dtype}")
-    return data if dtype is None else data.astype(dtype, copy=False)
+    dtype = values.dtype if dtype is None else np.dtype(dtype)
+    if values.dtype.kind not in "fiub" or dtype.kind not in "fiub":
+        given = describe(data) if values.dtype == object else f"{values.dtype} as {dtype}"
+        raise DTypeError(f"a tensor holds floats, integers or booleans, not {given}")
+    return values.astype(dtype, copy=False)
+
+
+def _check_floating(values: Array) -> None:
+    if values.dtype.kind != "f":
+        raise DTypeError(
+            f"only floating-point tensors have gradients, this one is {values.dtype}: "
+            "make it with dtype='float32'"
+        )
+
+
+def _has_dtype(data: Any) -> bool:
+    """Whether nested lists hold anything that brings its own dtype."""
+    if isinstance(data, (tuple, list)):
+        return any(map(_has_dtype, data))
+    return hasattr(data, "dtype")
 
 
 def _plain(value: Any) -> Any:
@@ -410,5 +483,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value._data
     if isinstance(value, (tuple, list)):
-        return type(value)(_plain(v) for v in value)
+        return (tuple if isinstance(value, tuple) else list)(map(_plain, value))
     return value
