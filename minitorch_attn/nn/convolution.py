@@ -102,4 +102,4 @@ class Conv2d(Module):
 
 def _pair(value: int | Pair) -> Pair:
     """A size that is one number for rows and columns, as two."""
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

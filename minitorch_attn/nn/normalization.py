@@ -164,8 +164,10 @@ class LayerNorm(Module):
         self.normalized_shape = tuple(shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        self.weight = Parameter(ones(self.normalized_shape)) if elementwise_affine else None
-        self.bias = Parameter(zeros(self.normalized_shape)) if elementwise_affine and bias else None
+        self.weight = Parameter(ones(*self.normalized_shape)) if elementwise_affine else None
+        self.bias = (
+            Parameter(zeros(*self.normalized_shape)) if elementwise_affine and bias else None
+        )
 
     def forward(self, x: Any) -> Tensor:
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, eps=self.eps)

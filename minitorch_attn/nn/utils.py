@@ -39,27 +39,27 @@ def clip_grad_norm_(
     AnomalyError
         If the norm is not finite and `error_if_nonfinite` is set.
     """
-    with_gradient = _with_gradient(parameters)
-    norms = [_norm(p.grad.data.ravel(), norm_type) for p in with_gradient]
+    gradients = _gradients(parameters)
+    norms = [_norm(g.data.ravel(), norm_type) for _, g in gradients]
     total = _norm(np.array(norms), norm_type)
     if error_if_nonfinite and not np.isfinite(total):
         raise AnomalyError(f"the norm of the gradients is {total}: they cannot be clipped")
     scale = min(1.0, max_norm / (total + 1e-6))
-    for p in with_gradient:
+    for p, g in gradients:
         # A new tensor, not *=: two parameters may share one array of gradients.
-        p.grad = Tensor(p.grad.data * scale)
+        p.grad = Tensor(g.data * scale)
     return tensor(total)
 
 
 def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
     """Cut every element of every gradient off at -clip_value and clip_value."""
-    for p in _with_gradient(parameters):
-        p.grad = Tensor(p.grad.data.clip(-clip_value, clip_value))
+    for p, g in _gradients(parameters):
+        p.grad = Tensor(g.data.clip(-clip_value, clip_value))
 
 
-def _with_gradient(parameters: Iterable[Tensor]) -> list[Tensor]:
+def _gradients(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    return [p for p in parameters if p.grad is not None]
+    return [(p, p.grad) for p in parameters if p.grad is not None]
 
 
 def _norm(values: np.ndarray, norm_type: float) -> float:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,45 +59,26 @@ class Adam(Optimizer):
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
-    def update(
-        self,
-        p: Tensor,
-        g: Array,
-        state: dict[str, Any],
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-        **_: Any,
-    ) -> None:
-        if weight_decay:
-            g = g + weight_decay * p.data
-        self.adapt(p, g, state, lr, betas, eps)
+    def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * p.data
+        self.adapt(p, g, state, group)
 
-    def adapt(
-        self,
-        p: Tensor,
-        g: Array,
-        state: dict[str, Any],
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-    ) -> None:
+    def adapt(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """Move a parameter by its running means: the three equations above."""
         if not state:
             state |= {"step": 0, "exp_avg": np.zeros_like(g), "exp_avg_sq": np.zeros_like(g)}
         state["step"] += 1
         t, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
-        beta1, beta2 = betas
+        beta1, beta2 = group["betas"]
         m *= beta1
         m += (1 - beta1) * g
         v *= beta2
         v += (1 - beta2) * (g * g)
         root = np.sqrt(v)
         root /= math.sqrt(1 - beta2**t)
-        root += eps
-        p -= (lr / (1 - beta1**t)) * m / root
+        root += group["eps"]
+        p -= (group["lr"] / (1 - beta1**t)) * m / root
 
 
 class AdamW(Adam):
@@ -123,17 +104,6 @@ class AdamW(Adam):
     ):
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def update(
-        self,
-        p: Tensor,
-        g: Array,
-        state: dict[str, Any],
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-        **_: Any,
-    ) -> None:
-        p *= 1 - lr * weight_decay
-        self.adapt(p, g, state, lr, betas, eps)
+    def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
+        p *= 1 - group["lr"] * group["weight_decay"]
+        self.adapt(p, g, state, group)

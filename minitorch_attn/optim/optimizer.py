@@ -91,10 +91,9 @@ class Optimizer:
         moved = 0
         with no_grad():
             for group in self.param_groups:
-                settings = {name: group[name] for name in self.defaults}
                 for p in group["params"]:
                     if p.grad is not None:
-                        self.update(p, p.grad.data, self.state.setdefault(p, {}), **settings)
+                        self.update(p, p.grad.data, self.state.setdefault(p, {}), group)
                         moved += 1
         if not moved:
             raise GraphError(
@@ -102,7 +101,7 @@ class Optimizer:
                 "loss.backward() first (and zero_grad() before that, not after)"
             )
 
-    def update(self, p: Tensor, g: Array, state: dict[str, Any], **settings: Any) -> None:
+    def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """Move one parameter, in place.
 
         Parameters
@@ -113,8 +112,8 @@ class Optimizer:
             Its gradient; it must not be written to.
         state : dict
             What to remember of it until the next step; empty at first.
-        **settings
-            Those of its group.
+        group : dict
+            The settings of its group.
         """
         raise NotImplementedError(f"{type(self).__name__} has no update()")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..engine import Tensor
@@ -66,27 +66,16 @@ class SGD(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def update(
-        self,
-        p: Tensor,
-        g: Array,
-        state: dict[str, Any],
-        *,
-        lr: float,
-        momentum: float,
-        dampening: float,
-        weight_decay: float,
-        nesterov: bool,
-        **_: Any,
-    ) -> None:
-        if weight_decay:
-            g = g + weight_decay * p.data
+    def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
+        momentum = group["momentum"]
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * p.data
         if momentum:
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = g.copy()
             else:
                 state["momentum_buffer"] *= momentum
-                state["momentum_buffer"] += (1 - dampening) * g
+                state["momentum_buffer"] += (1 - group["dampening"]) * g
             b = state["momentum_buffer"]
-            g = g + momentum * b if nesterov else b
-        p -= lr * g
+            g = g + momentum * b if group["nesterov"] else b
+        p -= group["lr"] * g
