@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from numpy.exceptions import AxisError
+
 
 class ShapeError(ValueError):
     """Shapes that do not fit together."""
@@ -45,9 +47,17 @@ def broadcast_mismatch(shapes: Sequence[tuple[int, ...]]) -> str | None:
     return None
 
 
+def no_such_dim(dim: int, ndim: int) -> str:
+    """What to say of an axis that a tensor of `ndim` axes does not have."""
+    known = f"its dims are {-ndim} to {ndim - 1}" if ndim else "it has no axes"
+    return f"the tensor has no dim {dim}, {known}"
+
+
 def explain(error: Exception, op: str, inputs: Sequence[object]) -> Exception:
     """An error of the same kind that also names the operation and what it was given."""
     text = str(error)
+    if isinstance(error, AxisError) and error.axis is not None:
+        text = no_such_dim(error.axis, error.ndim)
     shapes = [tuple(x.shape) for x in inputs if hasattr(x, "shape")]
     # NumPy writes shapes without spaces; if they are not these, it speaks of something inside.
     mismatch = broadcast_mismatch(shapes) if "broadcast" in text else None

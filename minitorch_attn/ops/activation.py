@@ -62,7 +62,7 @@ def leaky_relu(x, *, negative_slope=0.01):
     """Identity where x > 0, else negative_slope * x, elementwise. (*) -> (*)."""
 
     def vjp_x(dy):
-        return np.where(x > 0, dy, negative_slope * dy)
+        return dy * (x > 0) + negative_slope * dy * (x <= 0)
 
     return np.maximum(x, 0) + negative_slope * np.minimum(x, 0), vjp_x
 
@@ -73,7 +73,7 @@ def elu(x, *, alpha=1.0):
     below = alpha * np.expm1(np.minimum(x, 0))  # 0 where x > 0
 
     def vjp_x(dy):
-        return np.where(x > 0, dy, dy * (below + alpha))
+        return dy * ((x > 0) + (below + alpha) * (x <= 0))
 
     return np.maximum(x, 0) + below, vjp_x
 
@@ -93,7 +93,8 @@ def silu(x):
 def gelu(x, *, approximate="none"):
     """Input times normal distribution, x * Phi(x), elementwise. (*) -> (*).
 
-    Phi(x) is the share of a normal distribution below x; `approximate="tanh"` takes Phi(x) = (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2.
+    Phi(x) is the share of a normal distribution below x;
+    `approximate="tanh"` takes Phi(x) = (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2.
     Hendrycks and Gimpel, 2016, section 2.
     """
     if approximate not in _PHI:
@@ -172,11 +173,14 @@ def hardswish(x):
 @primitive
 def softmax(x, *, dim):
     """exp(x) divided by its sum along an axis: positive values that add up to 1. (*) -> (*)."""
-    y = np.exp(x - x.max(axis=dim, keepdims=True))
+    y = x - x.max(axis=dim, keepdims=True)  # changes nothing but the largest exponent: to 0
+    np.exp(y, out=y)
     y /= y.sum(axis=dim, keepdims=True)
 
     def vjp_x(dy):
-        return y * (dy - (dy * y).sum(axis=dim, keepdims=True))
+        dx = dy * y
+        dx -= y * dx.sum(axis=dim, keepdims=True)
+        return dx
 
     return y, vjp_x
 

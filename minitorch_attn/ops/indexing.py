@@ -9,6 +9,7 @@ from types import EllipsisType
 import numpy as np
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
+from .axes import axis_of
 
 
 def getitem(x, index):
@@ -65,7 +66,7 @@ def take_along_dim(x, indices, dim):
     """Values picked along one axis as by `gather`; x and the indices broadcast along the others."""
     x = x if isinstance(x, Tensor) else Tensor(x)
     indices = indices if isinstance(indices, Tensor) else Tensor(indices)
-    axis = range(x.ndim)[dim]
+    axis = axis_of("take_along_dim", dim, x.ndim)
     common = list(np.broadcast_shapes(_without(x.shape, axis), _without(indices.shape, axis)))
     along_x = common[:axis] + [x.shape[axis]] + common[axis:]
     along_indices = common[:axis] + [indices.shape[axis]] + common[axis:]
@@ -75,15 +76,18 @@ def take_along_dim(x, indices, dim):
 @primitive
 def index_select(x, *, dim, index):
     """The slices of x at the positions of a 1-D index along one axis, in the index's order."""
-    index = _integers("index_select", index)
-    shape = x.shape
+    index, axis, shape = (
+        _integers("index_select", index),
+        axis_of("index_select", dim, x.ndim),
+        x.shape,
+    )
 
     def vjp_x(dy):
         dx = array_module(dy).zeros(shape, dy.dtype)
-        _add_at(np.moveaxis(dx, dim, 0), index, np.moveaxis(dy, dim, 0))
+        _add_at(dx, (slice(None),) * axis + (index,), dy)
         return dx
 
-    return x.take(index, axis=dim), vjp_x
+    return x.take(index, axis=axis), vjp_x
 
 
 def one_hot(index, num_classes=-1):
@@ -133,14 +137,19 @@ def _is_mask(i):
 
 
 def _add_at(dx, index, dy):
-    """dx[index] += dy, where an element that is named several times gets every share."""
-    array_module(dx).add.at(dx, index, dy)
+    """dx[index] += dy, where an element that is named several times gets every share.
+
+    By flat positions, because NumPy adds single numbers several times faster than rows.
+    """
+    xp = array_module(dx)
+    positions = xp.arange(dx.size).reshape(dx.shape)[index]
+    xp.add.at(dx.reshape(-1), positions.reshape(-1), dy.reshape(-1))
 
 
 def _places(x, dim, index):
     """The full index that `gather` stands for: its own position along every axis but `dim`."""
     index = _integers("gather", index)
-    axis = range(x.ndim)[dim] if x.ndim else 0
+    axis = axis_of("gather", dim, x.ndim)
     fits = index.ndim == x.ndim and all(
         n <= m for d, (n, m) in enumerate(zip(index.shape, x.shape)) if d != axis
     )
@@ -149,7 +158,7 @@ def _places(x, dim, index):
             f"gather: an index of shape {index.shape} does not fit a tensor of shape {x.shape}: it "
             f"needs as many axes, and along those other than {dim} at most the same size"
         )
-    places = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+    places = list(array_module(index).ogrid[tuple(slice(n) for n in index.shape)])
     places[axis : axis + 1] = [index]
     return tuple(places)
 

@@ -178,7 +178,7 @@ def _contract(a, labels_a, b, labels_b, kept):
 
 
 def _parse(equation, shapes):
-    """The labels of each operand's axes and of the result's, with labels for the axes of `...` too."""
+    """The labels of each operand's axes and of the result's; the axes of `...` get labels too."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(shapes):

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
+from .axes import axis_of
 
 # -- the axes --------------------------------------------------------------------------------------
 
@@ -39,7 +40,7 @@ def flatten(x, start_dim=0, end_dim=-1):
     """Axes `start_dim` to `end_dim` merged into one: (N, C, H, W) -> (N, C*H*W) for start_dim=1."""
     if x.ndim == 0:
         return reshape(x, shape=(1,))
-    first, last = _axis("flatten", start_dim, x.ndim), _axis("flatten", end_dim, x.ndim)
+    first, last = axis_of("flatten", start_dim, x.ndim), axis_of("flatten", end_dim, x.ndim)
     if first > last:
         raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
     merged = math.prod(x.shape[first : last + 1])
@@ -49,20 +50,15 @@ def flatten(x, start_dim=0, end_dim=-1):
 def squeeze(x, dim=None):
     """Without the axes of size 1: all of them, or those of `dim` (int or tuple) that are 1."""
     dims = range(x.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
-    dropped = {_axis("squeeze", d, x.ndim) for d in dims}
+    dropped = {axis_of("squeeze", d, x.ndim) for d in dims}
     kept = [n for axis, n in enumerate(x.shape) if n != 1 or axis not in dropped]
     return reshape(x, shape=tuple(kept))
 
 
-@primitive
-def unsqueeze(x, *, dim):
+def unsqueeze(x, dim):
     """With a new axis of size 1 at position `dim`."""
-    shape = x.shape
-
-    def vjp_x(dy):
-        return dy.reshape(shape)
-
-    return np.expand_dims(x, dim), vjp_x
+    axis = axis_of("unsqueeze", dim, x.ndim + 1)
+    return reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:]))
 
 
 @primitive
@@ -135,7 +131,7 @@ concatenate = cat  # NumPy's name
 def _cat(*xs, dim):
     if not xs:
         raise ShapeError("cat: needs at least one tensor")
-    axis = _axis("cat", dim, xs[0].ndim)
+    axis = axis_of("cat", dim, xs[0].ndim)
     for i, x in enumerate(xs):
         _check_joinable("cat", xs[0].shape, x.shape, i, axis)
     ends = np.cumsum([x.shape[axis] for x in xs]).tolist()
@@ -169,7 +165,7 @@ def _stack(*xs, dim):
         raise ShapeError("stack: needs at least one tensor")
     for i, x in enumerate(xs):
         _check_joinable("stack", xs[0].shape, x.shape, i, None)
-    axis = _axis("stack", dim, xs[0].ndim + 1)
+    axis = axis_of("stack", dim, xs[0].ndim + 1)
 
     def vjp_of(i):
         part = (slice(None),) * axis + (i,)
@@ -184,7 +180,7 @@ def _stack(*xs, dim):
 
 def split(x, split_size_or_sections, dim=0):
     """Parts along an axis, as a tuple: of a size (the last may be smaller), or of several sizes."""
-    axis = _axis("split", dim, x.ndim)
+    axis = axis_of("split", dim, x.ndim)
     total, sizes = x.shape[axis], split_size_or_sections
     if isinstance(sizes, int):
         if sizes < 1:
@@ -201,7 +197,7 @@ def chunk(x, chunks, dim=0):
     """At most `chunks` parts along an axis, equal but for the last, as a tuple."""
     if chunks < 1:
         raise ShapeError(f"chunk: needs at least one part, not {chunks}")
-    size = x.shape[_axis("chunk", dim, x.ndim)]
+    size = x.shape[axis_of("chunk", dim, x.ndim)]
     return split(x, max(1, math.ceil(size / chunks)), dim)
 
 
@@ -220,7 +216,7 @@ def clone(x):
 
 @primitive
 def repeat(x, *, sizes):
-    """Copies side by side, sizes[i] of them along axis i; extra sizes are of new axes on the left."""
+    """Copies side by side, sizes[i] of them along axis i; extra sizes add axes on the left."""
     if len(sizes) < x.ndim:
         raise ShapeError(f"repeat: {x.ndim} axes need at least {x.ndim} sizes, not {list(sizes)}")
     shape = (1,) * (len(sizes) - x.ndim) + x.shape
@@ -313,7 +309,10 @@ def masked_fill(x, *, mask, value):
 
 @primitive
 def tril(x, *, diagonal=0):
-    """The lower triangles of matrices (*, n, m): zero above the diagonal, moved up by `diagonal`."""
+    """The lower triangles of matrices: zero above the diagonal, or above another one.
+
+    (*, n, m) -> (*, n, m). `diagonal` counts upwards from the main one, which is 0.
+    """
 
     def vjp_x(dy):
         return np.tril(dy, diagonal)
@@ -323,7 +322,10 @@ def tril(x, *, diagonal=0):
 
 @primitive
 def triu(x, *, diagonal=0):
-    """The upper triangles of matrices (*, n, m): zero below the diagonal, moved up by `diagonal`."""
+    """The upper triangles of matrices: zero below the diagonal, or below another one.
+
+    (*, n, m) -> (*, n, m). `diagonal` counts upwards from the main one, which is 0.
+    """
 
     def vjp_x(dy):
         return np.triu(dy, diagonal)
@@ -332,13 +334,6 @@ def triu(x, *, diagonal=0):
 
 
 # -- what they share -------------------------------------------------------------------------------
-
-
-def _axis(op, dim, ndim):
-    """An axis counted from 0, or an error that says which there are."""
-    if not -ndim <= dim < ndim:
-        raise ShapeError(f"{op}: dim {dim} does not exist, there are {-ndim} to {ndim - 1}")
-    return dim % ndim
 
 
 def _why_not(before, shape):
