@@ -75,18 +75,18 @@ def conv2d(
     ValueError
         If an option is not one of those above.
     """
-    tensors = (input, weight) if bias is None else (input, weight, bias)
     stride = pair("conv2d", "stride", stride, least=1)
     dilation = pair("conv2d", "dilation", dilation, least=1)
     if padding == "same" and stride != (1, 1):
         raise ValueError(f"conv2d: padding='same' needs stride 1, not {stride}: give integers")
     if padding not in ("same", "valid"):
         padding = pair("conv2d", "padding", padding, least=0)
-    return _conv2d(*tensors, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _conv2d(input, weight, bias, **options)
 
 
 @primitive
-def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
+def _conv2d(x, weight, bias, *, stride, padding, dilation, groups):
     _check_fit(x, weight, bias, groups)
     xp = array_module(x)
     (N, C, H, W), (O, _, R, S), G = x.shape, weight.shape, groups
@@ -128,8 +128,7 @@ def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups):
     def vjp_bias(dy):
         return dy.sum(axis=(0, 2, 3))
 
-    rules = (vjp_x, vjp_weight) if bias is None else (vjp_x, vjp_weight, vjp_bias)
-    return y.reshape(N, O, P, Q), rules
+    return y.reshape(N, O, P, Q), (vjp_x, vjp_weight, vjp_bias)
 
 
 def _border(padding: Pair | str, kernel: Pair, dilation: Pair) -> Border:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine import DTypeError, ShapeError, Tensor, array_module, as_tensor, primitive
+from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
 
 __all__ = ["embedding", "linear"]
 
@@ -27,11 +27,11 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:
     ShapeError
         If the sizes do not fit.
     """
-    return _linear(input, weight) if bias is None else _linear(input, weight, bias)
+    return _linear(input, weight, bias)
 
 
 @primitive
-def _linear(x, weight, bias=None):
+def _linear(x, weight, bias):
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"linear: the last axis of the input {x.shape} must be the second of the weight "
@@ -56,10 +56,11 @@ def _linear(x, weight, bias=None):
     def vjp_bias(dy):
         return dy.reshape(-1, D_out).sum(axis=0)
 
-    return y, (vjp_x, vjp_weight) if bias is None else (vjp_x, vjp_weight, vjp_bias)
+    return y, (vjp_x, vjp_weight, vjp_bias)
 
 
-def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Tensor:
+@primitive
+def embedding(input, weight, *, padding_idx=None):
     """Look up rows: y[...] = weight[input[...]].
 
     Parameters
@@ -82,20 +83,15 @@ def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Tensor
     IndexError
         If an index or `padding_idx` is not a row.
     """
-    return _embedding(weight, indices=as_tensor(input).data, padding_idx=padding_idx)
-
-
-@primitive
-def _embedding(weight, *, indices, padding_idx):
     if weight.ndim != 2:
         raise ShapeError(f"embedding: the weight needs shape (rows, features), not {weight.shape}")
     K, D = weight.shape
-    if indices.dtype.kind not in "iu":
-        raise DTypeError(f"embedding: the indices must be integers, not {indices.dtype}")
-    outside = (indices < 0) | (indices >= K)
+    if input.dtype.kind not in "iu":
+        raise DTypeError(f"embedding: the indices must be integers, not {input.dtype}")
+    outside = (input < 0) | (input >= K)
     if outside.any():
         raise IndexError(
-            f"embedding: index {indices[outside][0]} is not one of the {K} rows, 0 to {K - 1}"
+            f"embedding: index {input[outside][0]} is not one of the {K} rows, 0 to {K - 1}"
         )
     if padding_idx is not None and not -K <= padding_idx < K:
         raise IndexError(f"embedding: padding_idx={padding_idx} is not one of the {K} rows")
@@ -103,9 +99,9 @@ def _embedding(weight, *, indices, padding_idx):
 
     def vjp_weight(dy):
         dweight = xp.zeros((K, D), dtype=dy.dtype)
-        xp.add.at(dweight, indices, dy)  # a row that is looked up twice gets both gradients
+        xp.add.at(dweight, input, dy)  # a row that is looked up twice gets both gradients
         if padding_idx is not None:
             dweight[padding_idx] = 0
         return dweight
 
-    return weight[indices], vjp_weight
+    return weight[input], (None, vjp_weight)

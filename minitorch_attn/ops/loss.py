@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from ..engine import DTypeError, ShapeError, Tensor, array_module, as_tensor, primitive
+from ..engine import DTypeError, ShapeError, array_module, primitive
 from ..engine.backend import Array
 
 __all__ = [
@@ -26,14 +25,16 @@ __all__ = [
 ]
 
 
+@primitive
 def cross_entropy(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-) -> Tensor:
+    input,
+    target,
+    *,
+    weight=None,
+    ignore_index=-100,
+    reduction="mean",
+    label_smoothing=0.0,
+):
     r"""Cross-entropy between target probabilities t and the softmax of the input.
 
     .. math:: \ell = -\sum_k w_k\, t_k \log p_k, \qquad p = \mathrm{softmax}(x)
@@ -76,48 +77,35 @@ def cross_entropy(
         raise ValueError(
             f"cross_entropy: label_smoothing is a share, from 0 to 1, not {label_smoothing}"
         )
-    x = as_tensor(input).data
-    w = _class_weights("cross_entropy", weight, x)
-    if np.shape(target) == x.shape and as_tensor(target).dtype.kind == "f":
-        if label_smoothing:
-            K = x.shape[_class_axis(x)]
-            target = (1 - label_smoothing) * as_tensor(target) + label_smoothing / K
-        samples = x.size // x.shape[_class_axis(x)]
-        return _cross_entropy(input, target, weight=w, reduction=reduction, count=samples)
-    t, counted = _one_hot("cross_entropy", target, x, ignore_index)
-    count = _weighted(t, w).sum().item()
+    xp, axis = array_module(input), _class_axis("cross_entropy", input)
+    K, weight = input.shape[axis], _class_weights("cross_entropy", weight, input)
+    target = xp.asarray(target)
+    if target.dtype.kind == "f" and target.shape == input.shape:
+        t, counted, count = target, True, input.size // K
+    else:
+        t, counted = _one_hot("cross_entropy", target, input, ignore_index)
+        count = _weighted(t, weight).sum().item()
     if label_smoothing:
-        K = x.shape[_class_axis(x)]
         t = ((1 - label_smoothing) * t + label_smoothing / K) * counted
-    return _cross_entropy(input, t, weight=w, reduction=reduction, count=count)
-
-
-@primitive
-def _cross_entropy(x, t, *, weight, reduction, count):
-    xp, axis = array_module(x), _class_axis(x)
-    shifted = x - x.max(axis=axis, keepdims=True)
-    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
     wt = _weighted(t, weight)
+    shifted = input - input.max(axis=axis, keepdims=True)
+    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
     losses = -(wt * xp.where(wt == 0, 0, log_p)).sum(axis=axis)  # 0 log 0 = 0
     loss, spread = _reduced(losses, reduction, count)
 
-    def vjp_x(dloss):
+    def vjp_input(dloss):
         dlosses = xp.expand_dims(spread(dloss), axis)
         return dlosses * (xp.exp(log_p) * wt.sum(axis=axis, keepdims=True) - wt)
 
-    def vjp_t(dloss):
-        return -xp.expand_dims(spread(dloss), axis) * _weighted(log_p, weight)
+    def vjp_target(dloss):
+        dlosses = xp.expand_dims(spread(dloss), axis)
+        return -(1 - label_smoothing) * dlosses * _weighted(log_p, weight)
 
-    return loss, (vjp_x, vjp_t)
+    return loss, (vjp_input, vjp_target)
 
 
-def nll_loss(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-) -> Tensor:
+@primitive
+def nll_loss(input, target, *, weight=None, ignore_index=-100, reduction="mean"):
     r"""Negative log-likelihood of the right classes: minus the input at each of them.
 
     .. math:: \ell = -w_t\, x_t
@@ -146,25 +134,21 @@ def nll_loss(
     ShapeError, DTypeError, IndexError, ValueError
         As `cross_entropy`.
     """
-    x = as_tensor(input).data
-    w = _class_weights("nll_loss", weight, x)
-    wt = _weighted(_one_hot("nll_loss", target, x, ignore_index)[0], w)
-    return _nll_loss(input, wt=wt, reduction=reduction)
+    xp, axis = array_module(input), _class_axis("nll_loss", input)
+    weight = _class_weights("nll_loss", weight, input)
+    t, _ = _one_hot("nll_loss", xp.asarray(target), input, ignore_index)
+    wt = _weighted(t, weight)
+    losses = -(wt * xp.where(wt == 0, 0, input)).sum(axis=axis)
+    loss, spread = _reduced(losses, reduction, count=wt.sum().item())
+
+    def vjp_input(dloss):
+        return -xp.expand_dims(spread(dloss), axis) * wt
+
+    return loss, (vjp_input, None)
 
 
 @primitive
-def _nll_loss(x, *, wt, reduction):
-    xp, axis = array_module(x), _class_axis(x)
-    losses = -(wt * xp.where(wt == 0, 0, x)).sum(axis=axis)
-    loss, spread = _reduced(losses, reduction, count=wt.sum().item())
-
-    def vjp_x(dloss):
-        return -xp.expand_dims(spread(dloss), axis) * wt
-
-    return loss, vjp_x
-
-
-def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def mse_loss(input, target, *, reduction="mean"):
     r"""Squared error (x - t)^2.
 
     Parameters
@@ -177,24 +161,21 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     -------
     (); without reduction (*)
     """
-    return _mse_loss(input, _matching("mse_loss", input, target), reduction=reduction)
+    _warn_of_broadcasting("mse_loss", input, target)
+    error = input - target
+    loss, spread = _reduced(error * error, reduction)
+
+    def vjp_input(dloss):
+        return spread(dloss) * 2 * error
+
+    def vjp_target(dloss):
+        return spread(dloss) * -2 * error
+
+    return loss, (vjp_input, vjp_target)
 
 
 @primitive
-def _mse_loss(x, t, *, reduction):
-    error = x - t
-    loss, spread = _reduced(error * error, reduction)
-
-    def vjp_x(dloss):
-        return spread(dloss) * 2 * error
-
-    def vjp_t(dloss):
-        return spread(dloss) * -2 * error
-
-    return loss, (vjp_x, vjp_t)
-
-
-def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def l1_loss(input, target, *, reduction="mean"):
     r"""Absolute error abs(x - t); where it is 0 the gradient is 0.
 
     Parameters
@@ -207,26 +188,23 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     -------
     (); without reduction (*)
     """
-    return _l1_loss(input, _matching("l1_loss", input, target), reduction=reduction)
-
-
-@primitive
-def _l1_loss(x, t, *, reduction):
-    xp = array_module(x)
-    error = x - t
+    _warn_of_broadcasting("l1_loss", input, target)
+    xp = array_module(input)
+    error = input - target
     slope = xp.sign(error)
     loss, spread = _reduced(xp.abs(error), reduction)
 
-    def vjp_x(dloss):
+    def vjp_input(dloss):
         return spread(dloss) * slope
 
-    def vjp_t(dloss):
+    def vjp_target(dloss):
         return spread(dloss) * -slope
 
-    return loss, (vjp_x, vjp_t)
+    return loss, (vjp_input, vjp_target)
 
 
-def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+@primitive
+def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     r"""Absolute error, squared near zero: a loss that no outlier dominates.
 
     .. math:: \ell = \begin{cases} e^2 / (2 \beta) & |e| < \beta \\ |e| - \beta / 2 &
@@ -255,34 +233,26 @@ def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float
     """
     if beta < 0:
         raise ValueError(f"smooth_l1_loss: beta must not be negative, it is {beta}")
-    target = _matching("smooth_l1_loss", input, target)
-    return _smooth_l1_loss(input, target, reduction=reduction, beta=beta)
-
-
-@primitive
-def _smooth_l1_loss(x, t, *, reduction, beta):
-    xp = array_module(x)
-    error = x - t
+    _warn_of_broadcasting("smooth_l1_loss", input, target)
+    xp = array_module(input)
+    error = input - target
     slope = xp.clip(error / beta, -1, 1) if beta else xp.sign(error)
     losses = slope * (error - beta / 2 * slope)  # both pieces: slope is error / beta, or a sign
     loss, spread = _reduced(losses, reduction)
 
-    def vjp_x(dloss):
+    def vjp_input(dloss):
         return spread(dloss) * slope
 
-    def vjp_t(dloss):
+    def vjp_target(dloss):
         return spread(dloss) * -slope
 
-    return loss, (vjp_x, vjp_t)
+    return loss, (vjp_input, vjp_target)
 
 
+@primitive
 def binary_cross_entropy_with_logits(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    reduction: str = "mean",
-    pos_weight: Any = None,
-) -> Tensor:
+    input, target, *, weight=None, reduction="mean", pos_weight=None
+):
     r"""Cross-entropy of yes-or-no answers, without overflow.
 
     .. math:: \ell = -w \left(\pi\, t \log p + (1 - t) \log (1 - p)\right), \qquad p = \sigma(x)
@@ -313,33 +283,24 @@ def binary_cross_entropy_with_logits(
             f"binary_cross_entropy_with_logits: the target {np.shape(target)} must have the "
             f"shape of the input {np.shape(input)}"
         )
-    return _binary_cross_entropy_with_logits(
-        input,
-        _matching("binary_cross_entropy_with_logits", input, target),
-        weight=None if weight is None else as_tensor(weight).data,
-        pos_weight=None if pos_weight is None else as_tensor(pos_weight).data,
-        reduction=reduction,
-    )
-
-
-@primitive
-def _binary_cross_entropy_with_logits(x, t, *, weight, pos_weight, reduction):
-    xp = array_module(x)
-    minus_log_p = xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(-x, 0)  # softplus(-x)
-    extra = 0 if pos_weight is None else pos_weight.astype(x.dtype) - 1
-    yes = 1 + extra * t
+    xp, x, t = array_module(input), input, target
+    if t.dtype.kind != "f":
+        t = t.astype(x.dtype)
     w = 1 if weight is None else weight.astype(x.dtype)
-    # log(1 - p) = log p - x, so that one stable term serves both answers.
+    extra = 0 if pos_weight is None else pos_weight.astype(x.dtype) - 1
+    minus_log_p = xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(-x, 0)
+    yes = 1 + extra * t
+    # log(1 - p) = log p - x: one stable logarithm serves both answers.
     loss, spread = _reduced(w * ((1 - t) * x + yes * minus_log_p), reduction)
 
-    def vjp_x(dloss):
+    def vjp_input(dloss):
         one_minus_p = xp.exp(-x - minus_log_p)
         return spread(dloss) * w * (1 - t - yes * one_minus_p)
 
-    def vjp_t(dloss):
+    def vjp_target(dloss):
         return spread(dloss) * w * (extra * minus_log_p - x)
 
-    return loss, (vjp_x, vjp_t)
+    return loss, (vjp_input, vjp_target)
 
 
 def _reduced(
@@ -360,7 +321,9 @@ def _reduced(
     return total, lambda dloss: broadcast_to(dloss * share, shape)
 
 
-def _class_axis(x: Array) -> int:
+def _class_axis(op: str, x: Array) -> int:
+    if x.ndim < 1:
+        raise ShapeError(f"{op}: the input needs an axis of classes, its shape is {x.shape}")
     return 0 if x.ndim == 1 else 1
 
 
@@ -371,23 +334,19 @@ def _weighted(per_class: Array, weight: Array | None) -> Array:
     return per_class * weight.reshape(-1, *(1,) * (per_class.ndim - 2))
 
 
-def _class_weights(op: str, weight: Any, x: Array) -> Array | None:
-    if x.ndim < 1:
-        raise ShapeError(f"{op}: the input needs an axis of classes, its shape is {x.shape}")
-    if weight is None:
-        return None
-    K = x.shape[_class_axis(x)]
-    if np.shape(weight) != (K,):
+def _class_weights(op: str, weight: Array | None, x: Array) -> Array | None:
+    K = x.shape[_class_axis(op, x)]
+    if weight is not None and np.shape(weight) != (K,):
         raise ShapeError(
             f"{op}: the weight needs one number for each of {K} classes, shape ({K},), "
             f"not {np.shape(weight)}"
         )
-    return as_tensor(weight).data.astype(x.dtype)
+    return None if weight is None else weight.astype(x.dtype)
 
 
-def _one_hot(op: str, target: Any, x: Array, ignore_index: int) -> tuple[Array, Array]:
+def _one_hot(op: str, classes: Array, x: Array, ignore_index: int) -> tuple[Array, Array]:
     """1 at the right class of each sample (N, K, ...), and which samples count (N, 1, ...)."""
-    xp, axis, classes = array_module(x), _class_axis(x), as_tensor(target).data
+    xp, axis = array_module(x), _class_axis(op, x)
     K, samples = x.shape[axis], x.shape[:axis] + x.shape[axis + 1 :]
     if classes.dtype.kind == "b" or (classes.dtype.kind == "f" and classes.shape == samples):
         raise DTypeError(
@@ -412,13 +371,10 @@ def _one_hot(op: str, target: Any, x: Array, ignore_index: int) -> tuple[Array, 
     return ((every_class == classes) & counted).astype(x.dtype), counted
 
 
-def _matching(op: str, input: Any, target: Any) -> Any:
-    """The target, with a warning if it is broadcast; integers as floats of the input's dtype."""
-    if np.shape(input) != np.shape(target):
+def _warn_of_broadcasting(op: str, x: Array, t: Array) -> None:
+    if np.shape(x) != np.shape(t):
         warnings.warn(
-            f"{op}: the input {np.shape(input)} and the target {np.shape(target)} have different "
-            "shapes and are broadcast against each other, which is seldom meant: reshape one",
-            stacklevel=3,
+            f"{op}: the input {np.shape(x)} and the target {np.shape(t)} have different shapes "
+            "and are broadcast against each other, which is seldom meant: reshape one of them",
+            stacklevel=4,
         )
-    target = as_tensor(target)
-    return target if target.dtype.kind == "f" else as_tensor(target, as_tensor(input).dtype)

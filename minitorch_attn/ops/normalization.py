@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import ShapeError, Tensor, array_module, as_tensor, primitive
+from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array
 
 __all__ = ["batch_norm", "layer_norm"]
@@ -73,16 +73,15 @@ def batch_norm(
     _check_channels(
         input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
-    weight = 1.0 if weight is None else weight
-    bias = 0.0 if bias is None else bias
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(
                 "batch_norm: without training it needs running_mean and running_var (a layer that "
                 "tracks no running statistics always normalises by the batch: training=True)"
             )
-        mean, variance = as_tensor(running_mean).data, as_tensor(running_var).data
-        return _batch_norm_eval(input, weight, bias, mean=mean, variance=variance, eps=eps)
+        return _batch_norm_eval(
+            input, weight, bias, mean=running_mean, variance=running_var, eps=eps
+        )
 
     def update_running(mean: Array, variance: Array, count: int) -> None:
         unbiased = variance * (count / (count - 1))
@@ -97,7 +96,7 @@ def batch_norm(
 def _batch_norm(x, weight, bias, *, eps, observe=None):
     shape, channels = x.shape, (x.shape[1], 1)
     x = x.reshape(*shape[:2], math.prod(shape[2:]))  # (N, C, L): all positions in one axis
-    weight, bias = _filled(weight, x, channels), _filled(bias, x, channels)
+    weight, bias = _parameter(weight, 1, x, channels), _parameter(bias, 0, x, channels)
     mean, variance, count = _moments(x, axis=(0, 2))
     if count == 1:
         raise ValueError(
@@ -128,9 +127,9 @@ def _batch_norm(x, weight, bias, *, eps, observe=None):
 def _batch_norm_eval(x, weight, bias, *, mean, variance, eps):
     shape, channels = x.shape, (x.shape[1], 1)
     x = x.reshape(*shape[:2], math.prod(shape[2:]))
-    weight, bias = _filled(weight, x, channels), _filled(bias, x, channels)
-    mean = _filled(mean, x, channels)
-    scale = 1 / array_module(x).sqrt(_filled(variance, x, channels) + eps)
+    weight, bias = _parameter(weight, 1, x, channels), _parameter(bias, 0, x, channels)
+    mean = mean.reshape(channels).astype(x.dtype)
+    scale = 1 / array_module(x).sqrt(variance.reshape(channels).astype(x.dtype) + eps)
     slope = weight * scale
     y = x * slope
     y += bias - mean * slope
@@ -193,8 +192,6 @@ def layer_norm(
                 f"layer_norm: the {name} must have the shape {sizes} of normalized_shape, "
                 f"not {np.shape(value)}"
             )
-    weight = 1.0 if weight is None else weight
-    bias = 0.0 if bias is None else bias
     return _layer_norm(input, weight, bias, sizes=sizes, eps=eps)
 
 
@@ -202,7 +199,7 @@ def layer_norm(
 def _layer_norm(x, weight, bias, *, sizes, eps):
     shape, D = x.shape, math.prod(sizes)
     x = x.reshape(x.size // max(D, 1), D)  # one row per sample
-    weight, bias = _filled(weight, x, (D,)), _filled(bias, x, (D,))
+    weight, bias = _parameter(weight, 1, x, (D,)), _parameter(bias, 0, x, (D,))
     mean, variance, _ = _moments(x, axis=1)
     scale = 1 / array_module(x).sqrt(variance + eps)
     y = x - mean
@@ -247,11 +244,11 @@ def _vjp_standardised(
     return dx
 
 
-def _filled(value: Array | float, x: Array, shape: tuple[int, ...]) -> Array:
-    """A parameter, or the number that stands for a missing one, in a shape and the dtype of x."""
-    xp = array_module(x)
-    value = xp.asarray(value, dtype=x.dtype)
-    return value.reshape(shape) if value.ndim else xp.broadcast_to(value, shape)
+def _parameter(value: Array | None, otherwise: float, x: Array, shape: tuple[int, ...]) -> Array:
+    """A parameter in a shape and in the dtype of x, or the number it stands for if left out."""
+    if value is None:
+        return array_module(x).full(shape, otherwise, dtype=x.dtype)
+    return value.reshape(shape).astype(x.dtype, copy=False)
 
 
 def _check_channels(input: Any, **per_channel: Any) -> None:
