@@ -10,7 +10,6 @@ The same text gives the same bytes. A notebook is run again only where its code 
 import argparse
 import hashlib
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,19 +19,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from minitorch_attn.course import exercise_cells
-from minitorch_attn.course.notebook_run import Notebook, RunError, normalise, run_notebook
-from minitorch_attn.course.notebook_source import (
-    NOT_RUN,
-    Cell,
-    SourceError,
-    place,
-    read_source,
-    write_source,
-)
-from minitorch_attn.engine.optional import require
+from ..engine.optional import require
+from . import exercise_cells
+from .files import ROOT, write_atomically
+from .notebook_run import Notebook, RunError, normalise, run_notebook
+from .notebook_source import NOT_RUN, Cell, SourceError, place, read_source, write_source
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = "python -m minitorch_attn build"
 
 METADATA = {
@@ -267,9 +259,7 @@ def build(target: Target, *, run_again: bool, overwrite: bool, limit: float) -> 
         kept = not run_again and target.path.exists() and keep_outputs(new, read(target.path))
         done = "written, outputs kept" if kept else f"run in {_run(new, target, limit):.1f} s"
     target.path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.path.with_suffix(".ipynb.part")
-    unfinished.write_text(text_of(new), encoding="utf-8", newline="\n")
-    os.replace(unfinished, target.path)
+    write_atomically(target.path, text_of(new))
     return done
 
 
@@ -346,7 +336,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=float, default=120, metavar="S", help="seconds for a notebook (default 120)"
     )
-    parser.add_argument("--root", type=Path, default=CHECKOUT, help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:

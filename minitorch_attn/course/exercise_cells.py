@@ -7,7 +7,7 @@ notebooks carry nbgrader's metadata (schema 3), so that nbgrader can take the sa
 import re
 from typing import Any
 
-from minitorch_attn.course.notebook_source import Cell
+from .notebook_source import Cell
 
 CHECK_PREFIX = "check-"
 GRADE_ID = re.compile(r"[a-zA-Z0-9_\-]+")

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from minitorch_attn.course.notebook_source import NOT_RUN
-from minitorch_attn.engine.optional import require
+from ..engine.optional import require
+from .notebook_source import NOT_RUN
 
 Notebook = Any  # nbformat's NotebookNode: cells, metadata
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from minitorch_attn.engine.optional import require
+from ..engine.optional import require
+from .files import write_atomically
 
 Cell = Any  # nbformat's NotebookNode: cell_type, source, metadata
 
@@ -79,4 +80,4 @@ def write_source(path: Path, cells: list[Cell]) -> None:
     )
     # Code that is being written may not parse yet: its words are worth more than its format.
     text = text if formatted.returncode else formatted.stdout.decode()
-    path.write_text(text, encoding="utf-8", newline="\n")
+    write_atomically(path, text)
