@@ -65,6 +65,10 @@ class Trace:
     def is_right(self) -> bool:
         return self.difference is None and self.error is None
 
+    def ends_at(self, count: int) -> bool:
+        """Whether a difference ended the observation there: what came after is not known."""
+        return self.difference is not None and count == len(self.steps)
+
 
 def follow(exercise: Exercise, answer: Any, case: Case, right: Trace | None = None) -> Trace:
     """Observe an answer on a case, as far as it goes along with another trace.
@@ -90,7 +94,7 @@ def follow(exercise: Exercise, answer: Any, case: Case, right: Trace | None = No
             trace.steps.append(step)
             if right is not None:
                 trace.difference = _difference(step, right, len(trace.steps), exercise, sizes)
-                if trace.difference is not None:
+                if trace.difference is not None or right.ends_at(len(trace.steps)):
                     break
             if answer._side.changed and not exercise.may_change_inputs:
                 raise _changed_its_input(answer._side.changed)
@@ -128,11 +132,8 @@ def _same_mistake(mutant: Mutant, exercise: Exercise, case: Case, trace: Trace) 
     """Whether a wrong answer of the museum behaves on a case just as an observed one did."""
     with _quietly():
         its = follow(exercise, here(mutant.answer, exercise.seconds), case, right=trace)
-    if its.difference is not None:
-        return False
-    if trace.difference is not None:  # the observation ended there, the mutant may go on
-        return len(its.steps) >= len(trace.steps)
-    return len(its.steps) == len(trace.steps) and _kind_of_error(its) == _kind_of_error(trace)
+    same_steps = its.difference is None and len(its.steps) == len(trace.steps)
+    return same_steps and _kind_of_error(its) == _kind_of_error(trace)
 
 
 def _kind_of_error(trace: Trace) -> tuple[str, str] | None:
@@ -169,7 +170,7 @@ def _is_unstable(exercise: Exercise, answer: Handle, case: Case, trace: Trace) -
     """Whether the same input gives another answer the next time."""
     if trace.difference is None:
         return False
-    again = follow(exercise, answer, case, right=Trace(steps=trace.steps))
+    again = follow(exercise, answer, case, right=trace)
     return again.difference is not None
 
 
@@ -438,7 +439,7 @@ class _Failure:
             return "wrong"
         assert isinstance(error, SubjectError)
         if error.kind == "TimeLimit":
-            page.text(f"It did not end within {self.exercise.seconds:g} s; it was stopped at")
+            page.text(f"It did not end within {self.answer._side.seconds:g} s; it was stopped at")
             verdict = "too slow"
         else:
             page.text(f"Your code raised an exception on the way to {self.place}:")

@@ -89,9 +89,11 @@ def compare(
         return _compare_sequences(got, expected, tolerance, sizes)
     if _is_numeric(expected):
         return _compare_arrays(got, expected, tolerance, sizes)
-    same = kind_of(got) == kind_of(expected)
-    if same and (isinstance(got, Handle) or got == expected):
-        return None
+    if kind_of(got) == kind_of(expected) and isinstance(got, Handle) == isinstance(
+        expected, Handle
+    ):
+        if isinstance(got, Handle) or got == expected:
+            return None
     return _wrong_kind(got, expected) or Difference(
         f"It should be {describe(expected)}; it is {describe(got)}."
     )
@@ -148,6 +150,12 @@ def _wrong_kind(got: Any, expected: Any) -> Difference | None:
         cause = Cause(
             "Tensor, not array",
             "This exercise works on plain arrays: compute with NumPy, and make no Tensor.",
+        )
+    elif kind_of(got) == "ndarray" and isinstance(got, Handle):
+        cause = Cause(
+            "array of objects",
+            "It is an array, but not of numbers: were things of several kinds or lengths put "
+            "together in it?",
         )
     elif kind_of(got) in ("function", "method", "builtin_function_or_method"):
         cause = Cause(
@@ -227,7 +235,7 @@ def _compare_arrays(got: Any, expected: Any, tolerance: float, sizes: Any) -> Di
         return _wrong_kind(got, expected) or Difference(
             f"It should be {describe(expected)}; it is {describe(got)}."
         )
-    got_is_typed = isinstance(got, (np.ndarray, np.generic))
+    typed = all(isinstance(one, (np.ndarray, np.generic)) for one in (got, expected))
     got, expected = np.asarray(got), np.asarray(expected)
     if got.dtype.kind in "US" or expected.dtype.kind in "US":
         if got.shape == expected.shape and (got == expected).all():
@@ -242,7 +250,7 @@ def _compare_arrays(got: Any, expected: Any, tolerance: float, sizes: Any) -> Di
         )
     right = _close(got, expected, tolerance)
     if right.all():
-        return _compare_dtypes(got, expected) if got_is_typed else None
+        return _compare_dtypes(got, expected) if typed else None
     wrong = ~right
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
     marked = wrong
@@ -309,6 +317,12 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _cause_of_shape(got: np.ndarray, expected: np.ndarray) -> Cause | None:
+    if got.ndim == expected.ndim and 2 <= got.ndim <= 4:
+        for order in itertools.permutations(range(got.ndim)):
+            if _equal(got.transpose(order), expected):
+                return Cause(
+                    "transposed", "The values are right, but the axes are in another order."
+                )
     if _equal(got.squeeze(), expected.squeeze()):
         extra = got.ndim > expected.ndim
         return Cause(
@@ -317,12 +331,6 @@ def _cause_of_shape(got: np.ndarray, expected: np.ndarray) -> Cause | None:
             + ("left over" if extra else "missing")
             + ": `keepdims=True` keeps such an axis, `squeeze` or an index drops it.",
         )
-    if got.ndim == expected.ndim and 2 <= got.ndim <= 4:
-        for order in itertools.permutations(range(got.ndim)):
-            if _equal(got.transpose(order), expected):
-                return Cause(
-                    "transposed", "The values are right, but the axes are in another order."
-                )
     for reduction in ("sum", "mean", "max"):
         for axes in _subsets(got.ndim):
             if _equal(getattr(got, reduction)(axis=axes), expected):
@@ -330,7 +338,7 @@ def _cause_of_shape(got: np.ndarray, expected: np.ndarray) -> Cause | None:
             if _equal(getattr(got, reduction)(axis=axes, keepdims=True), expected):
                 return _not_reduced(reduction, axes)
         for axes in _subsets(expected.ndim):
-            if _equal(getattr(expected, reduction)(axis=axes), got.squeeze()):
+            if _equal(getattr(expected, reduction)(axis=axes).squeeze(), got.squeeze()):
                 return Cause(
                     "reduced too far",
                     f"It went one {reduction} too far, over {_axes(axes)} of what is needed.",

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -111,22 +112,23 @@ def read_notebook(path: Path) -> tuple[int, list[str]]:
         raise BadNotebook(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BadNotebook("is not a notebook (format 4)") from error
-    return _set_of(path, notebook), sources
+    return _set_of(path, sources), sources
 
 
-def _set_of(path: Path, notebook: dict) -> int:
-    metadata = notebook.get("metadata")
-    own = metadata.get("minitorch_attn") if isinstance(metadata, dict) else None
-    named = own.get("exercises") if isinstance(own, dict) else None
-    candidates = [lesson for lesson in plan.LESSONS if lesson.has_exercises]
-    for lesson in candidates:
-        if named == lesson.name or (named is None and lesson.name in path.stem):
-            return lesson.number
-    if found := re.match(r"(\d\d)(?!\d)", path.stem):
-        for lesson in candidates:
-            if lesson.number == int(found[1]):
-                return lesson.number
-    raise BadNotebook("belongs to no exercise set: its name should begin as in 13_...")
+def _set_of(path: Path, sources: list[str]) -> int:
+    """The exercise set that a notebook's checks name, or else its file name."""
+    known = [lesson.number for lesson in plan.LESSONS if lesson.has_exercises]
+    named = Counter(int(n) for text in sources for n in _CHECK_CALL.findall(text))
+    for number, _ in named.most_common():
+        if number in known:
+            return number
+    for found in re.findall(r"(?<!\d)\d\d(?=_)", path.stem):
+        if int(found) in known:
+            return int(found)
+    raise BadNotebook("belongs to no exercise set: it has no check(...) and is not named NN_...")
+
+
+_CHECK_CALL = re.compile(r"""\bcheck\(\s*["'](\d\d)\.""")
 
 
 @dataclass
@@ -171,9 +173,9 @@ class _Grading:
                 break
         return rows
 
-    def _run_cells(self, worker: Worker) -> list[str]:
-        """Run all cells, past errors; returns what they raised, in words."""
-        errors = []
+    def _run_cells(self, worker: Worker) -> dict[int, str]:
+        """Run all cells, past errors; returns in words what went wrong, by the cells' numbers."""
+        errors = {}
         finish = time.monotonic() + self.limits.notebook
         for number, source in enumerate(self.sources, 1):
             left = finish - time.monotonic()
@@ -185,23 +187,29 @@ class _Grading:
                 Side(worker.send, limit).ask("run", source=source, title=title)
             except SubjectError as error:
                 words = "took too long" if error.kind == "TimeLimit" else f"raised {error}"
-                errors.append(f"code cell {number} {words}")
+                errors[number] = f"code cell {number} {words}"
             except SubjectLost as lost:
                 raise SubjectLost(f"code cell {number}: {lost}") from lost
         return errors
 
-    def _check(self, worker: Worker, exercise: Exercise, errors: list[str]) -> Row:
+    def _check(self, worker: Worker, exercise: Exercise, errors: dict[int, str]) -> Row:
         side = Side(worker.send, self.limits.check)
         try:
             answer = side.ask("name", name=exercise.name)
         except SubjectError:
-            cause = errors[0] if errors else f"no `{exercise.name}` in the notebook"
-            return self._row(exercise, "missing", cause)
+            return self._missing(exercise, errors)
         except SubjectLost as lost:
             return self._row(exercise, "stopped", str(lost))
         report = examine(exercise, answer, more=self.more, seed=self.seed)
         cause = "" if report.cause is None else report.cause.name
         return self._row(exercise, report.verdict, cause, report)
+
+    def _missing(self, exercise: Exercise, errors: dict[int, str]) -> Row:
+        """Nothing has the name: the cell that should have given it failed, or there is none."""
+        gives = re.compile(rf"(?m)^\s*(def|class)\s+{exercise.name}\b|^\s*{exercise.name}\s*=")
+        failed = (errors[n] for n in errors if gives.search(self.sources[n - 1]))
+        cause = next(failed, f"no {exercise.name} in the notebook")
+        return self._row(exercise, "missing", cause, message="\n".join([cause, *errors.values()]))
 
     def _taken(self, exercise: Exercise) -> Row:
         message = (

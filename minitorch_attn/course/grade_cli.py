@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Grade, print the table, write the files; 0 whatever the grades are, 2 if a file cannot be."""
     outputs = [path for path in (args.csv, args.json) if path is not None]
     for path in outputs:
-        if not path.parent.is_dir() or path.is_dir():
-            print(f"{path} cannot be written: {path.parent} is no folder, or it is one itself.")
+        if not path.parent.is_dir():
+            print(f"{path} cannot be written: its folder is not there.", file=sys.stderr)
             return 2
     limits = Limits(args.cell_limit, args.notebook_limit, args.check_limit)
     rows: list[Row] = []

@@ -58,7 +58,9 @@ def _ipython_shell() -> Any:
     config = Config()
     config.HistoryManager.enabled = False
     shell = InteractiveShell.instance(config=config)
+    # Nobody looks: no tracebacks, and figures stay with MPLBACKEND=Agg whatever %matplotlib says.
     shell.showtraceback = shell.showsyntaxerror = lambda *args, **settings: None
+    shell.enable_matplotlib = lambda gui=None: (gui, "agg")
     return shell
 
 
