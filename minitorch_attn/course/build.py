@@ -161,7 +161,11 @@ def fingerprint(cells: list[Cell]) -> str:
 def read(path: Path) -> Notebook:
     """Read a notebook file."""
     nbformat = require("nbformat", extra="course", purpose="read a notebook")
-    return nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    try:
+        return nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    except ValueError:
+        wrong = "is not a notebook (marks of a merge?): remove it and build it again."
+        raise SourceError(f"{path} {wrong}") from None
 
 
 def text_of(notebook: Notebook) -> str:

@@ -51,6 +51,8 @@ def read_source(path: Path) -> list[Cell]:
                 f"{place(path, index)}: a cell has no setting {unknown[0]!r}; "
                 f"there are {', '.join(METADATA)}, and text stands in lines that begin with #."
             )
+        if cell.cell_type not in ("code", "markdown"):
+            raise SourceError(f"{place(path, index)}: a cell is code or [markdown].")
         runs = cell.cell_type == "code" and NOT_RUN not in cell.metadata.get("tags", [])
         if runs and (call := CAN_HANG.search(cell.source)):
             raise SourceError(

@@ -280,6 +280,7 @@ def test_each_region_of_a_class_gets_its_own_stub():
         ('check="squeeze" points=2', "", "not marked check="),
         ("### BEGIN SOLUTION", "### BEGIN", "has no ### BEGIN SOLUTION"),
         ('check="squeeze" points=2', 'exercise="squeeze"', "'squeeze' already"),
+        ("# %% [markdown]", "# %% [raw]", "a cell is code or [markdown]"),
         ("import numpy as np\n", "from ipywidgets import interact\n\ninteract(f)\n", "can hang"),
     ],
 )
@@ -409,6 +410,13 @@ def test_check_names_a_notebook_without_a_source(built, capsys):
     )
     assert command(built, "--check") == 1
     assert "notebooks/02_lost.ipynb has no source" in capsys.readouterr().err
+
+
+def test_check_names_a_file_that_is_no_notebook(built, capsys):
+    path = built / "notebooks" / "01_topic.ipynb"
+    path.write_text("<<<<<<< HEAD\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert command(built, "--check") == 1
+    assert "01_topic.ipynb is not a notebook" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- edits made in a notebook
