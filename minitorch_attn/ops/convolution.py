@@ -79,7 +79,9 @@ def conv2d(
     dilation = pair("conv2d", "dilation", dilation, least=1)
     if padding == "same" and stride != (1, 1):
         raise ValueError(f"conv2d: padding='same' needs stride 1, not {stride}: give integers")
-    if padding not in ("same", "valid"):
+    if isinstance(padding, str) and padding not in ("same", "valid"):
+        raise ValueError(f"conv2d: padding is integers, 'same' or 'valid', not {padding!r}")
+    if not isinstance(padding, str):
         padding = pair("conv2d", "padding", padding, least=0)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return _conv2d(input, weight, bias, **options)

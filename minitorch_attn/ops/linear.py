@@ -32,10 +32,15 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:
 
 @primitive
 def _linear(x, weight, bias):
-    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+    if weight.ndim != 2:
         raise ShapeError(
-            f"linear: the last axis of the input {x.shape} must be the second of the weight "
-            f"{weight.shape}, which has shape (out features, in features)"
+            f"linear: the weight needs shape (out features, in features), not {weight.shape}"
+        )
+    if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"linear: the weight {weight.shape} takes {weight.shape[1]} features, but the last "
+            f"axis of the input {x.shape} has another size: give an input (..., {weight.shape[1]}) "
+            "or a weight of shape (out features, size of that axis)"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(

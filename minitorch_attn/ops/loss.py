@@ -161,8 +161,8 @@ def mse_loss(input, target, *, reduction="mean"):
     -------
     (); without reduction (*)
     """
-    _warn_of_broadcasting("mse_loss", input, target)
     error = input - target
+    _warn_of_broadcasting("mse_loss", input, target)
     loss, spread = _reduced(error * error, reduction)
 
     def vjp_input(dloss):
@@ -188,9 +188,9 @@ def l1_loss(input, target, *, reduction="mean"):
     -------
     (); without reduction (*)
     """
-    _warn_of_broadcasting("l1_loss", input, target)
     xp = array_module(input)
     error = input - target
+    _warn_of_broadcasting("l1_loss", input, target)
     slope = xp.sign(error)
     loss, spread = _reduced(xp.abs(error), reduction)
 
@@ -233,9 +233,9 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     """
     if beta < 0:
         raise ValueError(f"smooth_l1_loss: beta must not be negative, it is {beta}")
-    _warn_of_broadcasting("smooth_l1_loss", input, target)
     xp = array_module(input)
     error = input - target
+    _warn_of_broadcasting("smooth_l1_loss", input, target)
     slope = xp.clip(error / beta, -1, 1) if beta else xp.sign(error)
     losses = slope * (error - beta / 2 * slope)  # both pieces: slope is error / beta, or a sign
     loss, spread = _reduced(losses, reduction)

@@ -328,19 +328,18 @@ def _fit(
         _fit_axis(size, extent(taps, d), step, p, ceil_mode)
         for size, taps, step, p, d in zip(x.shape[2:], kernel, stride, padding, dilation)
     ]
+    window = f"{kernel[0]}x{kernel[1]}" + (f", dilation {dilation}" if dilation != (1, 1) else "")
     for p, taps, d in zip(padding, kernel, dilation):
         if 2 * p > extent(taps, d):
             raise ValueError(
-                f"{op}: padding={padding} must be at most half of the window, "
-                f"{kernel[0]}x{kernel[1]} with dilation {dilation}, or a window could see nothing "
-                "but padding"
+                f"{op}: padding={padding} must be at most half of the window, {window}, or a "
+                "window could see nothing but padding"
             )
     (P, below), (Q, right) = fits
     if min(P, Q) < 1:
         raise ShapeError(
-            f"{op}: no window of {kernel[0]}x{kernel[1]} with dilation {dilation} fits into the "
-            f"input {x.shape} with padding {padding}: use a smaller window, or ceil_mode=True "
-            "where one may stick out"
+            f"{op}: no window of {window} fits into the input {x.shape} with padding={padding}: "
+            "use a smaller window or more padding"
         )
     return (P, Q), ((padding[0], below), (padding[1], right))
 
