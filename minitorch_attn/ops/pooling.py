@@ -329,12 +329,11 @@ def _fit(
         for size, taps, step, p, d in zip(x.shape[2:], kernel, stride, padding, dilation)
     ]
     window = f"{kernel[0]}x{kernel[1]}" + (f", dilation {dilation}" if dilation != (1, 1) else "")
-    for p, taps, d in zip(padding, kernel, dilation):
-        if 2 * p > extent(taps, d):
-            raise ValueError(
-                f"{op}: padding={padding} must be at most half of the window, {window}, or a "
-                "window could see nothing but padding"
-            )
+    if any(2 * p > taps for p, taps in zip(padding, kernel)):
+        raise ValueError(
+            f"{op}: padding={padding} must be at most half of the window, {window}, or a window "
+            "could see nothing else"
+        )
     (P, below), (Q, right) = fits
     if min(P, Q) < 1:
         raise ShapeError(
