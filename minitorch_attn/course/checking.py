@@ -24,8 +24,6 @@ from .subject import Handle, SubjectError, SubjectLost, here, kind_of
 #: Cases made from a seed that a check in the notebook adds to the fixed ones.
 MORE_CASES = 5
 
-_MOST_ELEMENTS_OF_AN_INPUT = 200
-
 
 class CheckFailed(AssertionError):
     """A check failed where MINITORCH_ATTN_CHECK=raise asks for an exception."""
@@ -438,17 +436,18 @@ class _Failure:
             page.text(error.sentence)
             return "wrong"
         assert isinstance(error, SubjectError)
+        lines = [f"{one.function}, line {one.line}:  {one.source}" for one in error.frames[-3:]]
+        if error.kind == "TooMuch":
+            page.text(f"What came back is too large to be looked at: {error.message}.")
+            return "wrong"
         if error.kind == "TimeLimit":
             page.text(f"It did not end within {self.answer._side.seconds:g} s; it was stopped at")
-            verdict = "too slow"
-        else:
-            page.text(f"Your code raised an exception on the way to {self.place}:")
-            verdict = "raised"
-        lines = [f"{one.function}, line {one.line}:  {one.source}" for one in error.frames[-3:]]
-        if error.kind != "TimeLimit":
-            lines.append(f"{error.kind}: {error.message}" if error.message else error.kind)
-        page.code("\n".join(lines))
-        return verdict
+            page.code("\n".join(lines))
+            return "too slow"
+        page.text(f"Your code raised an exception on the way to {self.place}:")
+        words = f"{error.kind}: {error.message}" if error.message else error.kind
+        page.code("\n".join([*lines, words]))
+        return "raised"
 
 
 def _input(name: str, value: Any) -> tuple[str, str]:

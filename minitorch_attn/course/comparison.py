@@ -527,12 +527,14 @@ def _cells(array: np.ndarray, marked: np.ndarray | None) -> np.ndarray:
     largest = np.abs(array[np.isfinite(array)]).max(initial=0) if array.dtype.kind == "f" else 0
     texts = [_digits(0.0 if abs(v) < 1e-12 * largest else v) for v in array.ravel()]
     width = max(map(len, texts))
-    left, right = MARKS if marked is not None and marked.any() else ("", "")
+    any_marked = marked is not None and marked.any()
     cells = np.empty(array.size, dtype=object)
     for i, text in enumerate(texts):
-        is_marked = left and marked is not None and marked.ravel()[i]
-        around = (left, right) if is_marked else (" " * len(left), " " * len(right))
-        cells[i] = around[0] + text.rjust(width) + around[1]
+        if any_marked and marked.ravel()[i]:  # type: ignore[union-attr]
+            text = MARKS[0] + text + MARKS[1]
+        elif any_marked:
+            text = f" {text} "
+        cells[i] = text.rjust(width + 2 * bool(any_marked))
     return cells.reshape(array.shape)
 
 

@@ -62,9 +62,16 @@ the order in which a learner should hear of it::
 
 The subject and all that comes from it are reached through the seam (subject.py): call it, read and
 set attributes, pass arrays, plain data, `Code("lambda x: ...")` for a function, or a handle it
-returned. `there(subject, "mt.tensor")` evaluates an expression on its side. A yield may add a dict
-of further things to print with the case: ``yield "the gradient of x", dx, {"dy": dy}``. Where the
-answer is not even of the right kind, ``raise Mistake("a sentence")``.
+returned. `there(subject, "mt.tensor")` evaluates an expression on its side, where operators work
+too: ``there(subject, "lambda Node: Node(2.0) * Node(3.0)")(subject)``. An array passed to the
+subject is a copy; `keep(subject, array)` puts one there to be written to, `fetch` reads it back.
+
+A yield may add a dict of further things to print with the case: ``yield "the gradient of x", dx,
+{"dy": dy}``. Where the answer is not even of the right kind, ``raise Mistake("a sentence")``.
+
+Writing an exercise, then: the solution and its text in `solutions/source/NN_topic.py`, the checks
+here, and `pytest tests/course/test_exercises.py -k NN`, which proves that the stub fails cleanly,
+the solution passes, every mutant is caught and named, and nothing of a later lesson is used.
 """
 
 from __future__ import annotations
@@ -82,7 +89,7 @@ import numpy as np
 
 from . import plan
 from .comparison import NO_GRADIENT, describe
-from .subject import Code, Handle, keep, kind_of, there
+from .subject import Code, Handle, fetch, keep, there
 
 __all__ = [
     "Case",
@@ -91,6 +98,7 @@ __all__ = [
     "Mistake",
     "Mutant",
     "array_of",
+    "fetch",
     "keep",
     "module",
     "rules",
@@ -350,6 +358,7 @@ def module(subject: Any, case: Case) -> Iterator[tuple]:
             parameter.data = case.rng(name).normal(scale=0.5, size=shapes[name]).round(2)
 
         model.train()
+        there(subject, "mt.manual_seed")(case.seed)
         inputs = [_tensor(subject, value) for value in case.inputs]
         y = model(*inputs)
         output = array_of(y)
@@ -410,7 +419,7 @@ def _reverse_pass(y: Any, output: Any, case: Case) -> np.ndarray:
 
 def _gradients(names: Any, tensors: Any, dy: np.ndarray) -> Iterator[tuple]:
     for name, tensor in zip(names, tensors, strict=True):
-        if kind_of(tensor) in ("Tensor", "Parameter") and tensor.requires_grad:
+        if isinstance(tensor, Handle) and tensor.requires_grad:
             gradient = tensor.grad
             dx = NO_GRADIENT if gradient is None else gradient.numpy()
             yield f"the gradient of {name}", dx, {"dy": dy}

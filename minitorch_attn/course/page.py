@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import html
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 from .comparison import MARKS
 
-#: Colours that stay apart for the colour-blind; a word always says the same.
+#: Colours that stay apart for the colour-blind; a sign and a word always say the same.
 _COLOURS = {"right": "#0072B2", "wrong": "#D55E00", "open": "#999999"}
-_SIGNS = {"right": "✓", "wrong": "✗", "open": ""}
+_SIGNS = {"right": "✓ ", "wrong": "✗ ", "open": ""}
+
+
+class Block(Protocol):
+    """A part of a page, which can be written in both forms."""
+
+    def as_text(self) -> list[str]: ...
+
+    def as_html(self) -> str: ...
 
 
 class Page:
@@ -26,39 +35,33 @@ class Page:
 
     def __init__(self, title: str, tone: str = "open"):
         self.title, self.tone = title, tone
-        self._blocks: list[tuple[str, Any]] = []
+        self._blocks: list[Block] = []
 
     def text(self, sentence: str) -> None:
         """Add a paragraph."""
-        self._blocks.append(("text", sentence))
-
-    def heading(self, words: str) -> None:
-        """Add a heading."""
-        self._blocks.append(("heading", words))
+        self._blocks.append(_Text(sentence))
 
     def code(self, text: str, label: str = "") -> None:
         """Add text in a fixed font, after a label; the parts between `MARKS` stand out."""
-        self._blocks.append(("code", (label, text)))
+        self._blocks.append(_Code(text, label))
 
-    def table(self, rows: list[list[str]]) -> None:
-        """Add rows of cells."""
-        self._blocks.append(("table", rows))
+    def table(self, sections: dict[str, list[list[str]]]) -> None:
+        """Add a table whose rows stand in sections, by their headings."""
+        self._blocks.append(_Table(sections))
 
     def __str__(self) -> str:
-        lines = [self.title]
-        for kind, content in self._blocks:
-            lines += _AS_TEXT[kind](content)
+        lines = [self.title, *(line for block in self._blocks for line in block.as_text())]
         return "\n".join(line.rstrip() for line in lines)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        sign = f"{_SIGNS[self.tone]} " if _SIGNS[self.tone] else ""
-        body = "".join(_AS_HTML[kind](content) for kind, content in self._blocks)
+        body = "".join(block.as_html() for block in self._blocks)
         return (
             f'<div style="border-left: 4px solid {_COLOURS[self.tone]}; padding: 2px 12px; '
             f'margin: 4px 0; max-width: 56em; line-height: 1.45">'
-            f'<p style="margin: 4px 0"><b>{sign}{_escaped(self.title)}</b></p>{body}</div>'
+            f'<p style="margin: 4px 0"><b>{_SIGNS[self.tone]}{_escaped(self.title)}</b></p>'
+            f"{body}</div>"
         )
 
     def display(self) -> None:
@@ -70,62 +73,71 @@ class Page:
             print(self)
 
 
+@dataclass
+class _Text:
+    sentence: str
+
+    def as_text(self) -> list[str]:
+        return self.sentence.split("\n")
+
+    def as_html(self) -> str:
+        return f'<p style="margin: 4px 0">{_escaped(self.sentence)}</p>'
+
+
+@dataclass
+class _Code:
+    text: str
+    label: str
+
+    def as_text(self) -> list[str]:
+        text = self.text.replace(MARKS[0], ">").replace(MARKS[1], "<")
+        lines = [f"    {line}" for line in text.splitlines()]
+        return [f"  {self.label}:", *lines] if self.label else lines
+
+    def as_html(self) -> str:
+        marked = html.escape(self.text).replace(MARKS[0], _MARKED).replace(MARKS[1], "</b>")
+        label = f'<div style="opacity: 0.8">{_escaped(self.label)}</div>' if self.label else ""
+        return (
+            f'<div style="margin: 4px 0 4px 16px">{label}<pre style="{_PLAIN}">{marked}</pre></div>'
+        )
+
+
+_MARKED = '<b style="text-decoration: underline">'
+_PLAIN = (
+    "margin: 0; padding: 2px 0; background: transparent; color: inherit; white-space: pre; "
+    "overflow-x: auto"
+)
+
+
+@dataclass
+class _Table:
+    sections: dict[str, list[list[str]]]
+
+    def as_text(self) -> list[str]:
+        rows = [row for rows in self.sections.values() for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = []
+        for heading, rows in self.sections.items():
+            lines += ["", heading]
+            lines += ["  " + "  ".join(map(str.ljust, row, widths)) for row in rows]
+        return [*lines, ""]
+
+    def as_html(self) -> str:
+        style = "text-align: left; background: transparent; padding:"
+        lines = []
+        for heading, rows in self.sections.items():
+            lines.append(f'<th colspan="4" style="{style} 8px 0 2px 0">{_escaped(heading)}</th>')
+            lines += [
+                "".join(f'<td style="{style} 1px 12px 1px 0">{_escaped(cell)}</td>' for cell in row)
+                for row in rows
+            ]
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        return f'<table style="border: none; margin: 0; font-size: inherit">{body}</table>'
+
+
 def _escaped(text: str) -> str:
     """Escape, and set what stands between backticks in a fixed font."""
-    parts = html.escape(text).split("`")
-    if len(parts) % 2 == 0:
-        return html.escape(text)
-    return "".join(
-        f"<code>{part}</code>" if i % 2 else part.replace("\n", "<br>")
-        for i, part in enumerate(parts)
-    )
-
-
-def _code_as_text(content: tuple[str, str]) -> list[str]:
-    label, text = content
-    text = text.replace(MARKS[0], ">").replace(MARKS[1], "<")
-    first = [f"  {label}:"] if label else []
-    return first + [f"    {line}" for line in text.splitlines()]
-
-
-def _code_as_html(content: tuple[str, str]) -> str:
-    label, text = content
-    marked = (
-        html.escape(text)
-        .replace(MARKS[0], '<b style="text-decoration: underline">')
-        .replace(MARKS[1], "</b>")
-    )
-    first = f'<div style="opacity: 0.8">{_escaped(label)}</div>' if label else ""
-    return (
-        f'<div style="margin: 4px 0 4px 16px">{first}'
-        '<pre style="margin: 0; padding: 2px 0; background: transparent; color: inherit; '
-        f'white-space: pre; overflow-x: auto">{marked}</pre></div>'
-    )
-
-
-def _table_as_text(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
-
-
-def _table_as_html(rows: list[list[str]]) -> str:
-    style = "padding: 1px 12px 1px 0; text-align: left; background: transparent"
-    lines = "".join(
-        "<tr>" + "".join(f'<td style="{style}">{_escaped(cell)}</td>' for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f'<table style="border: none; margin: 0">{lines}</table>'
-
-
-_AS_TEXT = {
-    "text": lambda sentence: sentence.split("\n"),
-    "heading": lambda words: ["", words],
-    "code": _code_as_text,
-    "table": _table_as_text,
-}
-_AS_HTML = {
-    "text": lambda sentence: f'<p style="margin: 4px 0">{_escaped(sentence)}</p>',
-    "heading": lambda words: f'<p style="margin: 10px 0 2px 0"><b>{_escaped(words)}</b></p>',
-    "code": _code_as_html,
-    "table": _table_as_html,
-}
+    parts = html.escape(text).replace("\n", "<br>").split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner
+        return "`".join(parts)
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -48,7 +48,7 @@ def progress_path() -> Path:
     """The file that progress is kept in; MINITORCH_ATTN_PROGRESS names another."""
     if chosen := os.environ.get("MINITORCH_ATTN_PROGRESS"):
         return Path(chosen).expanduser()
-    if os.name == "nt":
+    if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Application Support"
@@ -75,8 +75,7 @@ def read() -> tuple[dict[str, Record], str]:
 
 
 def _record(entry: dict) -> Record:
-    known = {field.name: type(field.default) for field in fields(Record)}
-    return Record(**{name: kind(entry[name]) for name, kind in known.items() if name in entry})
+    return Record(int(entry.get("tries", 0)), bool(entry.get("passed")), bool(entry.get("shown")))
 
 
 def _moved_aside(path: Path) -> str:
@@ -129,7 +128,7 @@ def _alone(path: Path) -> Iterator[None]:
                 _unlock(lock)
 
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def _try_to_lock(file: IO[bytes]) -> bool:
@@ -162,55 +161,58 @@ else:
 def overview() -> Page:
     """The whole course on one page: what is done, what was tried, what is open, what is next."""
     records, words = read()
+    sections: dict[str, list[list[str]]] = {}
+    states: dict[Exercise, str] = {}
+    for lesson in plan.LESSONS:
+        its = {one: records.get(one.id, Record()).state for one in exercises(lesson.number)}
+        heading = plan.PARTS[lesson.part]
+        heading = heading if lesson.part == "0" else f"Part {lesson.part}. {heading}"
+        sections.setdefault(heading, []).append(_row(lesson, its))
+        states |= its
     page = Page("Your progress")
-    earned = available = done = count = 0
-    upcoming = ""
-    for part, title in plan.PARTS.items():
-        page.heading(f"Part {part}. {title}" if part != "0" else title)
-        rows = []
-        for lesson in (one for one in plan.LESSONS if one.part == part):
-            its = exercises(lesson.number)
-            states = {one.name: records.get(one.id, Record()).state for one in its}
-            worth = {one.name: _points(one) for one in its}
-            got = sum(worth[name] for name, state in states.items() if state == "done")
-            finished = sum(state == "done" for state in states.values())
-            earned, available = earned + got, available + sum(worth.values())
-            done, count = done + finished, count + len(its)
-            upcoming = upcoming or next((one.id for one in its if states[one.name] != "done"), "")
-            rows.append(_row(lesson, states, finished, got, sum(worth.values())))
-        page.table(rows)
-    page.text(f"Altogether {done} of {count} exercises, {earned:g} of {available:g} points.")
-    if upcoming:
-        page.text(f"Next: {upcoming}, in exercises/{plan.lesson(int(upcoming[:2])).name}.ipynb")
-    elif count:
+    page.table(sections)
+    done = [one for one in states if states[one] == "done"]
+    page.text(
+        f"Altogether {len(done)} of {len(states)} exercises, "
+        f"{_points(done):g} of {_points(states):g} points."
+    )
+    following = next((one for one in states if states[one] != "done"), None)
+    if following:
+        folder = f"exercises/{plan.lesson(following.number).name}.ipynb"
+        page.text(f"Next: {following.id}, in {folder}")
+    elif states:
         page.text("Every exercise there is so far is done.")
     if words:
         page.text(words)
     return page
 
 
-def _row(
-    lesson: plan.Lesson, states: dict[str, str], finished: int, got: float, worth: float
-) -> list[str]:
+def _row(lesson: plan.Lesson, states: dict[Exercise, str]) -> list[str]:
     name = f"{lesson.number:02d} {lesson.title}"
     if not states:
         return [name, "no exercises" if lesson.is_written else "not written yet", "", ""]
-    listed = [
-        f"{state}: {', '.join(name for name in states if states[name] == state)}"
+    by_state = {
+        state: [one for one in states if states[one] == state]
         for state in ("done", "tried", "open")
-        if state in states.values()
-    ]
+    }
     bar = "".join({"done": "#", "tried": "+", "open": "."}[state] for state in states.values())
     return [
         name,
-        f"[{bar}] {finished} of {len(states)}",
-        f"{got:g} of {worth:g} points",
-        "; ".join(listed),
+        f"[{bar}] {len(by_state['done'])} of {len(states)}",
+        f"{_points(by_state['done']):g} of {_points(states):g} points",
+        "; ".join(
+            f"{state}: {', '.join(one.name for one in its)}"
+            for state, its in by_state.items()
+            if its
+        ),
     ]
 
 
-def _points(exercise: Exercise) -> float:
-    try:
-        return solution_source.points(exercise)
-    except solution_source.NoSource:
-        return 1.0
+def _points(of: Iterable[Exercise]) -> float:
+    total = 0.0
+    for exercise in of:
+        try:
+            total += solution_source.points(exercise)
+        except solution_source.NoSource:
+            total += 1
+    return total

@@ -105,5 +105,4 @@ def _from_npy(blob: bytes) -> np.ndarray:
         raise WireError(f"an array of dtype {dtype} and shape {shape} in {len(data)} bytes")
     if not data:
         return np.empty(shape, dtype)
-    order = "F" if columns_first else "C"
-    return np.frombuffer(bytearray(data), dtype).reshape(shape, order=order)
+    return np.frombuffer(bytearray(data), dtype).reshape(shape, order="F" if columns_first else "C")

@@ -57,7 +57,7 @@ def _ipython_shell() -> Any:
         return None
     config = Config()
     config.HistoryManager.enabled = False
-    shell = InteractiveShell.instance(config=config)
+    shell: Any = InteractiveShell.instance(config=config)
     # Nobody looks: no tracebacks, and figures stay with MPLBACKEND=Agg whatever %matplotlib says.
     shell.showtraceback = shell.showsyntaxerror = lambda *args, **settings: None
     shell.enable_matplotlib = lambda gui=None: (gui, "agg")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -156,7 +157,7 @@ def test_the_page_shows_the_whole_plan_and_what_is_next(relu):
     for lesson in plan.LESSONS:
         assert f"  {lesson.number:02d} {lesson.title}" in text
     (row,) = [line for line in lines if line.startswith("  00 ")]
-    assert row.split("  ")[1:] == [
+    assert re.split("  +", row.strip()) == [
         "00 Start here",
         "[#.+] 1 of 3",
         "1 of 5 points",
@@ -171,7 +172,8 @@ def test_the_page_holds_in_html_and_says_what_went_wrong(file):
     page = overview()
     assert "The progress file was damaged" in str(page)
     html = page._repr_html_()
-    assert html.count("<table") == len(plan.PARTS) and html.count("<tr>") == len(plan.LESSONS)
+    assert html.count("<th ") == len(plan.PARTS)
+    assert html.count("<tr>") == len(plan.PARTS) + len(plan.LESSONS)
 
 
 def test_the_command_prints_the_page_or_the_place(capsys, file):
