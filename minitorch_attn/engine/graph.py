@@ -93,12 +93,13 @@ def gradients(
     ShapeError
         If a rule returns a gradient that does not have its input's shape.
     """
-    waiting = {root.number: (root, dy)}
-    numbers = [-root.number]  # a heap, negated: heappop gives the largest number
+    arrived = {root: dy}
+    order = [(-root.number, root)]  # a heap: the largest number comes first
     found = {}
     kind, inspector = type(dy), mode.inspector
-    while numbers:
-        node, dy = waiting.pop(-heappop(numbers))
+    while order:
+        _, node = heappop(order)
+        dy = arrived.pop(node)
         if node.edges is None or node.number < mutation.last_write:
             _check_usable(node)
         if node.target is not None or node in wanted:
@@ -112,12 +113,11 @@ def gradients(
                 dx = _fit(dx, source, node.name)
             if inspector is not None:
                 inspector.after_rule(node, dx, dy)
-            number = source.number
-            if number in waiting:
-                waiting[number] = source, as_array(waiting[number][1] + dx)
+            if source in arrived:
+                arrived[source] = as_array(arrived[source] + dx)
             else:
-                waiting[number] = source, dx
-                heappush(numbers, -number)
+                arrived[source] = dx
+                heappush(order, (-source.number, source))
         if node.edges and not retain_graph:
             node.edges = None
     return found

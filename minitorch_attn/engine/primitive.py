@@ -79,7 +79,7 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
         y, rules = result
         if not isinstance(y, np.ndarray):
             y = as_array(y, name)
-        if y.dtype == FLOAT64 and "dtype" not in settings:
+        if y.dtype is FLOAT64 and "dtype" not in settings:
             y = unwidened(y, arrays)
         output = wrap(y, _record(name, y, sources, rules) if mode.recording else None)
         if mode.inspector is not None:

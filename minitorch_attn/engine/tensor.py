@@ -354,7 +354,8 @@ def grad(
     inputs: Tensor | Sequence[Tensor],
     grad_output: Any = None,
     retain_graph: bool = False,
-) -> tuple[Tensor, ...]:
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
     """The gradients of one tensor with respect to others, without touching any `.grad`.
 
     Parameters
@@ -367,6 +368,8 @@ def grad(
         dL/d(output), of its shape; may be left out for one element (then it is 1).
     retain_graph : bool
         Keep the graph for a second pass; otherwise it is released as the pass goes.
+    allow_unused : bool
+        Give None for an input that `output` was not computed from, instead of an error.
 
     Returns
     -------
@@ -383,14 +386,15 @@ def grad(
     inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     wanted = {x._node for x in inputs if x._node is not None}
     found = _gradients(output, grad_output, retain_graph, wanted)
-    gradients = []
+    gradients: list[Tensor | None] = []
     for i, x in enumerate(inputs):
-        if x._node is None or x._node not in found:
+        dx = None if x._node is None else found.get(x._node)
+        if dx is None and not allow_unused:
             raise GraphError(
                 f"grad(): no gradient reaches input {i} of shape {x.shape}: the output was not "
                 "computed from it, or it requires none"
             )
-        gradients.append(wrap(found[x._node].copy(), None))
+        gradients.append(None if dx is None else wrap(dx.copy(), None))
     return tuple(gradients)
 
 
