@@ -10,7 +10,7 @@ from .module import Module
 class MSELoss(Module):
     """Squared difference of input and target; their mean, "sum", or each with "none"."""
 
-    def __init__(self, reduction: str = "mean"):
+    def __init__(self, *, reduction: str = "mean"):
         super().__init__()
         self.reduction = reduction
 
@@ -21,7 +21,7 @@ class MSELoss(Module):
 class L1Loss(Module):
     """Absolute difference of input and target; their mean, "sum", or each with "none"."""
 
-    def __init__(self, reduction: str = "mean"):
+    def __init__(self, *, reduction: str = "mean"):
         super().__init__()
         self.reduction = reduction
 
@@ -32,7 +32,7 @@ class L1Loss(Module):
 class SmoothL1Loss(Module):
     """Squared difference near 0, absolute difference from `beta` on."""
 
-    def __init__(self, reduction: str = "mean", beta: float = 1.0):
+    def __init__(self, *, reduction: str = "mean", beta: float = 1.0):
         super().__init__()
         self.reduction = reduction
         self.beta = beta
@@ -52,6 +52,7 @@ class CrossEntropyLoss(Module):
     def __init__(
         self,
         weight: Tensor | None = None,
+        *,
         ignore_index: int = -100,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
@@ -86,6 +87,7 @@ class BCEWithLogitsLoss(Module):
     def __init__(
         self,
         weight: Tensor | None = None,
+        *,
         reduction: str = "mean",
         pos_weight: Tensor | None = None,
     ):

@@ -341,7 +341,9 @@ class Module:
         if dtype is not None and np.dtype(dtype).kind != "f":
             raise DTypeError(f"parameters must be floating-point numbers, not {np.dtype(dtype)}")
         for p in self.parameters():
-            p.convert_(dtype, device)
+            # The same tensor with other values: an optimiser may hold it.
+            p.data = p.detach().to(dtype=dtype, device=device)
+            p.grad = None if p.grad is None else p.grad.to(dtype=dtype, device=device)
         for module in self.modules():
             for name, buffer in module._own_buffers().items():
                 kept = None if buffer.dtype.kind != "f" else dtype

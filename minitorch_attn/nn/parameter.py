@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine import Tensor
-from ..engine.backend import to_device
+from ..engine import Tensor, tensor
 
 
 class Parameter(Tensor):
@@ -25,20 +24,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True):
-        super().__init__(data, requires_grad)
-        self._data = self._data.copy()
-
-    def convert_(self, dtype: Any = None, device: str | None = None) -> Parameter:
-        """Change the dtype or the device of this very tensor, so that optimisers keep hold of it.
-
-        A gradient that has been computed goes along.
-        """
-        for t in (self, self.grad):
-            if t is not None:
-                t._data = to_device(t._data, device or t.device).astype(
-                    dtype or t.dtype, copy=False
-                )
-        return self
+        super().__init__(tensor(data), requires_grad)
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"

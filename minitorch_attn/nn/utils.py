@@ -46,7 +46,6 @@ def clip_grad_norm_(
         raise AnomalyError(f"the norm of the gradients is {total}: they cannot be clipped")
     scale = min(1.0, max_norm / (total + 1e-6))
     for p, g in gradients:
-        # A new tensor, not *=: two parameters may share one array of gradients.
         p.grad = Tensor(g.data * scale)
     return tensor(total)
 
