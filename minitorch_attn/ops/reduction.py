@@ -28,12 +28,13 @@ def sum(x, *, dim=None, keepdim=False):
 @primitive
 def mean(x, *, dim=None, keepdim=False):
     """Mean over `dim`: the sum divided by how many were summed."""
-    shape, n = x.shape, _count(x.shape, dim)
+    total, shape = x.sum(axis=dim, keepdims=keepdim), x.shape
+    n = _count(shape, dim)
 
     def vjp_x(dy):
         return _spread(dy / n, shape, dim, keepdim)
 
-    return x.sum(axis=dim, keepdims=keepdim) / n, vjp_x
+    return total / n, vjp_x
 
 
 @primitive
