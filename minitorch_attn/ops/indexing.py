@@ -120,7 +120,9 @@ def _plain(index):
         return index._data
     if isinstance(index, np.ndarray):
         return index.copy()
-    return np.asarray([_plain(i) for i in index]) if isinstance(index, list) else index
+    if isinstance(index, list):
+        return np.asarray([_plain(i) for i in index], dtype=None if index else np.intp)
+    return index
 
 
 def _takes_each_once(index):

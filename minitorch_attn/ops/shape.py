@@ -100,7 +100,13 @@ def broadcast_to(x, *, shape):
     def vjp_x(dy):  # the engine sums over the repeated axes
         return dy
 
-    return np.broadcast_to(x, shape), vjp_x
+    try:
+        return np.broadcast_to(x, shape), vjp_x
+    except ValueError:
+        raise ShapeError(
+            f"broadcast_to: {x.shape} does not broadcast to {tuple(shape)}: counted from the last "
+            "axis, sizes must be equal, or 1 before"
+        ) from None
 
 
 def expand(x, sizes):
@@ -338,7 +344,7 @@ def triu(x, *, diagonal=0):
 
 def _why_not(before, shape):
     held, sizes = math.prod(before), shape if isinstance(shape, (tuple, list)) else (shape,)
-    if any(n < -1 for n in sizes) or sizes.count(-1) > 1:
+    if sum(n < 0 for n in sizes) > 1:
         return f"reshape: {shape} is not a shape: sizes are 0 or more, and one may be -1"
     if -1 in sizes:
         rest = math.prod(n for n in sizes if n != -1)
