@@ -79,22 +79,19 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
         If it holds numbers of a type that NumPy has not (8-bit floats).
     """
     safetensors = require("safetensors", extra="course", purpose="load a state dict")
-    content = Path(path).read_bytes()
-    _check_kind(content, path)
+    content, notes = _read(path)
     try:
         entries = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged, or no safetensors file ({error})") from None
     tensors = {name: Tensor(_to_array(name, entry)) for name, entry in entries}
-    structure = _header(content).get("__metadata__", {}).get(STRUCTURE)
+    structure = notes.get(STRUCTURE)
     return tensors if structure is None else _put_arrays(json.loads(structure), tensors)
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """What `save` was given as metadata; empty if nothing."""
-    content = Path(path).read_bytes()
-    _check_kind(content, path)
-    notes = _header(content).get("__metadata__", {})
+    _, notes = _read(path)
     return {key: value for key, value in notes.items() if key != STRUCTURE}
 
 
@@ -149,13 +146,9 @@ def _kind(value: Any) -> str:
 # 8 bytes: the length of the header; the header, JSON; then the numbers of all arrays.
 
 
-def _header(content: bytes) -> dict[str, Any]:
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length])
-
-
-def _check_kind(content: bytes, path: str | os.PathLike) -> None:
-    """Refuse a pickle and a file that has been cut off, saying what to do."""
+def _read(path: str | os.PathLike) -> tuple[bytes, dict[str, str]]:
+    """A file's content and metadata. Refuses a pickle and what is cut off, saying what to do."""
+    content = Path(path).read_bytes()
     if content.startswith(_PICKLES):
         raise ValueError(
             f"{path} is a pickle (PyTorch's own format), which can run any code when it is opened. "
@@ -163,17 +156,19 @@ def _check_kind(content: bytes, path: str | os.PathLike) -> None:
             "state = torch.load('model.pt', weights_only=True); "
             "safetensors.torch.save_file(state, 'model.safetensors')"
         )
-    needed = 8
-    with contextlib.suppress(ValueError, AttributeError, TypeError):
-        needed += int.from_bytes(content[:8], "little")
-        if len(content) >= needed:
-            entries = [v for k, v in _header(content).items() if k != "__metadata__"]
-            needed += max((entry["data_offsets"][1] for entry in entries), default=0)
-    if len(content) < needed:
+    start = 8 + int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(content[8:start]) if 8 < start <= len(content) else {}
+        notes = header.pop("__metadata__", {})
+        size = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged, or no safetensors file") from None
+    if len(content) < size:
         raise ValueError(
-            f"{path} is not complete, or no safetensors file: it should have {needed:,} bytes and "
+            f"{path} is not complete, or no safetensors file: it should have {size:,} bytes and "
             f"has {len(content):,}. Save or download it again"
         )
+    return content, notes
 
 
 def _to_array(name: str, entry: Mapping[str, Any]) -> Array:
