@@ -86,11 +86,14 @@ def test_pools_agree_with_pytorch_at_any_shape(
         ("avg_pool2d", window | {"count_include_pad": count_include_pad}),
     ]:
         try:
-            getattr(F, name)(x, **options)
+            y = getattr(F, name)(x, **options)
         except mt.ShapeError:
             with pytest.raises(RuntimeError, match="Output size is too small"):
                 theirs(name, **options)(as_torch(x))
         else:
+            # A dilated window may step over a small image and see padding alone. PyTorch 2.13
+            # writes outside its memory in the backward pass of such a window.
+            assume(np.isfinite(y.numpy()).all())
             agree(name, x, **options)
 
 
@@ -151,6 +154,14 @@ def test_padding_never_wins_a_maximum():
     np.testing.assert_array_equal(y.numpy(), [[[[-1, -2], [-4, -5]]]])
     y.sum().backward()
     assert x.grad.numpy().sum() == 4
+
+
+def test_a_window_that_sees_padding_alone_has_no_maximum_and_no_gradient():
+    x = mt.tensor([[[[5.0]]]], requires_grad=True)
+    y = F.max_pool2d(x, (1, 2), padding=(0, 1), dilation=(1, 2))
+    assert y.item() == -np.inf
+    y.backward()
+    assert x.grad.item() == 0
 
 
 def test_more_taps_than_a_byte_can_count():
