@@ -65,6 +65,7 @@ def fit(
     seed: int | None = None,
     checkpoint: str | os.PathLike | None = None,
     resume: bool = True,
+    notes: Mapping[str, Any] | None = None,
     history: History | None = None,
     progress: bool | None = None,
     after_epoch: Callable[[History], Any] | None = None,
@@ -106,6 +107,9 @@ def fit(
         the very numbers that an uninterrupted run gives.
     resume : bool
         Whether to go on from the checkpoint if the file is there.
+    notes : mapping of str to str or number, optional
+        What else a checkpoint must agree in, such as the name of the data set. (Model, optimiser,
+        schedule, loss and the number of batches are compared anyway.)
     history : dict, optional
         Filled epoch by epoch; pass one of your own to have it if training is interrupted, and
         again to go on.
@@ -117,7 +121,7 @@ def fit(
     Returns
     -------
     dict of str to list of float
-        One number for each epoch: "epoch" (from 1), "learning_rate" (of its last step),
+        One number for each epoch: "epoch" (from 1), "learning_rate" (of its first step),
         "train_loss" and "train_accuracy" (means over the batches as they came, in training mode),
         "valid_loss" and "valid_accuracy". `viz.plot_history` draws it.
 
@@ -155,7 +159,8 @@ def fit(
                 train_loader=train_loader,
                 valid_loader=valid_loader,
             ),
-            _settings(model, optimizer, scheduler, loss, clip_grad, seed, len(train_loader)),
+            _settings(model, optimizer, scheduler, loss, clip_grad, seed, len(train_loader))
+            | dict(notes or {}),
         )
     if saved is not None and resume and saved.path.exists():
         history.clear()
@@ -168,11 +173,11 @@ def fit(
         try:
             for epoch in range(done + 1, epochs + 1):
                 bar.set_description(f"epoch {epoch} of {epochs}")
+                measured = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
                 step_of_batch = scheduler if scheduler_every == "batch" else None
                 trained = _train_epoch(
                     model, train_loader, optimizer, loss, metrics, clip_grad, step_of_batch, bar
                 )
-                measured = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
                 measured |= {f"train_{name}": value for name, value in trained.items()}
                 if valid_loader is not None:
                     valid = evaluate(model, valid_loader, loss=loss, metrics=metrics)
@@ -191,7 +196,7 @@ def fit(
                 f"epoch {epoch}, {cause}\n{_kept(history, saved)}", history
             ) from None
         except KeyboardInterrupt as stopped:
-            stopped.add_note(f"stopped in epoch {epoch}; {_kept(history, saved)}")
+            stopped.add_note(f"Stopped in epoch {epoch}. {_kept(history, saved)}")
             raise
     return history
 
@@ -237,6 +242,7 @@ def evaluate(
 # -- an epoch -----------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")  # what is not finite is looked for, and explained, below
 def _train_epoch(
     model: Module,
     loader: Any,
@@ -357,8 +363,10 @@ def _first_fault(
 def _kept(history: History, saved: Checkpoint | None) -> str:
     """What there is left to work with, in words."""
     done = len(history.get("epoch", []))
+    if done == 0:
+        return "No epoch was finished."
     epochs = "1 epoch is" if done == 1 else f"{done} epochs are"
-    in_file = f", and {saved.path} holds the state after the last of them" if saved and done else ""
+    in_file = f", and {saved.path} holds the state after the last of them" if saved else ""
     return f"{epochs} finished and in the history{in_file}."
 
 

@@ -172,13 +172,14 @@ def test_a_batch_that_is_no_pair_is_named():
 # -- what it does on the way --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("every", "expected"), [("epoch", [1.0, 0.5, 0.25]), ("batch", None)])
+@pytest.mark.parametrize(
+    ("every", "expected"), [("epoch", [1.0, 0.5, 0.25]), ("batch", [1.0, 0.5**5, 0.5**10])]
+)
 def test_the_schedule_steps_every_epoch_or_every_batch(every, expected):
     model, optimizer = parts(optim.SGD, lr=1.0)
     scheduler = lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
     _, history = train(3, model, optimizer, scheduler=scheduler, scheduler_every=every)
-    # Five batches an epoch.
-    assert history["learning_rate"] == (expected or [0.5**5, 0.5**10, 0.5**15])
+    assert history["learning_rate"] == expected  # with five batches an epoch
 
 
 def test_an_unknown_time_for_the_schedule_is_refused():
@@ -417,6 +418,13 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, settings, said):
         train(2, *parts(**settings), checkpoint=path)
 
 
+def test_a_note_that_differs_is_another_training(tmp_path):
+    path = tmp_path / "a.safetensors"
+    train(1, checkpoint=path, notes={"data": "digits"})
+    with pytest.raises(CheckpointError, match="data: digits in the file, None here"):
+        train(2, checkpoint=path)
+
+
 def test_another_schedule_is_another_training(tmp_path):
     path = tmp_path / "a.safetensors"
     model, optimizer = parts()
@@ -479,7 +487,7 @@ def test_nan_stops_training_and_names_the_operation_and_the_layer(tmp_path):
     path = tmp_path / "a.safetensors"
     model, optimizer = bad_parts()
     batches = positive_then(np.full((3, 4), -5.0), good_epochs=2)
-    with np.errstate(all="ignore"), pytest.raises(DivergedError) as caught:
+    with pytest.raises(DivergedError) as caught:
         fit(model, batches, optimizer=optimizer, epochs=5, checkpoint=path)
     message = str(caught.value)
     assert "epoch 3, batch 2: the loss is not a finite number" in message
@@ -517,11 +525,18 @@ def test_a_gradient_that_is_nan_stops_before_it_reaches_the_parameters():
         model.fc.bias.zero_()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     batches = [(mt.tensor(np.ones((3, 4))), mt.tensor([0, 1, 0]))]
-    with np.errstate(all="ignore"), pytest.raises(DivergedError, match="a gradient is not") as e:
+    with pytest.raises(DivergedError, match="a gradient is not") as e:
         fit(model, batches, optimizer=optimizer, epochs=1)
     assert "the backward of" in str(e.value)
     assert np.isfinite(model.fc.weight.numpy()).all()
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_nan_is_explained_and_not_warned_of(recwarn):
+    model, optimizer = bad_parts()
+    with pytest.raises(DivergedError, match="No epoch was finished"):
+        fit(model, positive_then(np.full((3, 4), -5.0), 0), optimizer=optimizer, epochs=1)
+    assert not recwarn.list
 
 
 def test_nan_in_the_data_is_told_from_nan_that_arose():
@@ -557,7 +572,7 @@ def test_the_batch_is_repeated_with_the_same_random_numbers():
     model = Rare().double()
     optimizer = optim.SGD(model.parameters(), lr=0.001)
     batches = [(mt.tensor(np.ones((3, 4))), mt.tensor([0, 1, 0]))] * 200
-    with np.errstate(all="ignore"), pytest.raises(DivergedError, match="the forward of 'log'"):
+    with pytest.raises(DivergedError, match="the forward of 'log'"):
         fit(model, batches, optimizer=optimizer, epochs=1)
 
 
