@@ -40,11 +40,16 @@ def matmul(a, b):
     def vjp_b(dy):
         rows, dy = (a[None, :] if a.ndim == 1 else a), as_matrix(dy)
         if b.ndim <= 2 and rows.ndim > 2:  # one b for the whole batch: one product over all rows
-            rows, dy = rows.reshape(-1, rows.shape[-1]), dy.reshape(-1, dy.shape[-1])
+            rows, dy = _as_one_matrix(rows), _as_one_matrix(dy)
         db = rows.swapaxes(-1, -2) @ dy
         return db[..., 0] if b.ndim == 1 else db
 
     return a @ b, (vjp_a, vjp_b)
+
+
+def _as_one_matrix(batch):
+    """The rows of all matrices of a batch, one below the other."""
+    return batch.reshape(math.prod(batch.shape[:-1]), batch.shape[-1])
 
 
 def _check_inner_sizes(a, b):
@@ -141,15 +146,20 @@ def _einsum(x, *, labels, kept):
 @primitive
 def _product(a, b, *, labels, kept):
     """Two operands; every label is kept or in both. Each gradient is such a product again."""
-    labels_a, labels_b = labels
+    (labels_a, labels_b), shape_a, shape_b = labels, a.shape, b.shape
 
     def vjp_a(dy):
-        return _contract(dy, kept, b, labels_b, labels_a)
+        return _stretched(_contract(dy, kept, b, labels_b, labels_a), shape_a)
 
     def vjp_b(dy):
-        return _contract(dy, kept, a, labels_a, labels_b)
+        return _stretched(_contract(dy, kept, a, labels_a, labels_b), shape_b)
 
     return _contract(a, labels_a, b, labels_b, kept), (vjp_a, vjp_b)
+
+
+def _stretched(dx, shape):
+    """A gradient that is the same along an axis where the other operand had size 1."""
+    return np.broadcast_to(dx, np.broadcast_shapes(dx.shape, shape))
 
 
 def _contract(a, labels_a, b, labels_b, kept):
