@@ -1,0 +1,214 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minitorch_attn as mt
+import minitorch_attn.functional as F
+
+from .parity import check_gradients, compare, normal, positive
+
+SHAPES = [(4, 3), (4, 3, 5), (2, 3, 4, 5), (1, 3, 2, 2), (2, 3, 2, 2, 2), (0, 3, 2, 2)]
+WIDE = {"float32": 1e-4, "float64": 1e-10}  # dividing by a small deviation enlarges rounding
+
+
+def pytorch(name):
+    def call(*args, **options):
+        import torch
+
+        return getattr(torch.nn.functional, name)(*args, **options)
+
+    return call
+
+
+def in_training(function, **options):
+    """batch_norm as a function of input, weight and bias."""
+    return lambda x, *affine: function(x, None, None, *affine, training=True, **options)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_norm_in_training_agrees_with_pytorch(shape):
+    ours, theirs = in_training(F.batch_norm), in_training(pytorch("batch_norm"))
+    x = 3 * normal(*shape) + 2
+    compare(ours, theirs, x, normal(3, seed=1), normal(3, seed=2), tolerance=WIDE)
+    compare(ours, theirs, x, tolerance=WIDE)
+    compare(ours, theirs, x, normal(3, seed=1), tolerance=WIDE)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_norm_without_training_agrees_with_pytorch(shape):
+    def with_statistics(function, tensor):
+        mean, variance = normal(3, seed=3), positive(3, seed=4)
+        return lambda x, *affine: function(
+            x, tensor(mean, x.dtype), tensor(variance, x.dtype), *affine, eps=1e-3
+        )
+
+    def torch_tensor(array, dtype):
+        import torch
+
+        return torch.tensor(array, dtype=dtype)
+
+    ours = with_statistics(F.batch_norm, mt.tensor)
+    theirs = with_statistics(pytorch("batch_norm"), torch_tensor)
+    compare(ours, theirs, normal(*shape), normal(3, seed=1), normal(3, seed=2))
+    compare(ours, theirs, normal(*shape))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    N=st.integers(2, 4),
+    C=st.integers(1, 4),
+    rest=st.lists(st.integers(1, 4), max_size=2),
+    eps=st.sampled_from([1e-5, 1e-2]),
+)
+def test_batch_norm_agrees_with_pytorch_at_any_shape(N, C, rest, eps):
+    x = normal(N, C, *rest) + np.arange(N * C).reshape(N, C, *(1,) * len(rest))
+    compare(
+        in_training(F.batch_norm, eps=eps),
+        in_training(pytorch("batch_norm"), eps=eps),
+        x,
+        normal(C, seed=1),
+        normal(C, seed=2),
+        tolerance=WIDE,
+    )
+
+
+@pytest.mark.parametrize("momentum", [0.1, 1.0, 0.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_running_statistics_move_as_in_pytorch(shape, momentum):
+    torch = pytest.importorskip("torch")
+    x, mean, variance = normal(*shape), normal(3, seed=1), positive(3, seed=2)
+    ours = mt.tensor(mean), mt.tensor(variance)
+    theirs = torch.tensor(mean), torch.tensor(variance)
+    F.batch_norm(mt.tensor(x, requires_grad=True), *ours, training=True, momentum=momentum)
+    torch.nn.functional.batch_norm(torch.tensor(x), *theirs, training=True, momentum=momentum)
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+
+
+def test_the_running_variance_is_unbiased_and_the_normalising_one_biased():
+    x = np.array([[0.0], [2.0]])
+    mean, variance = mt.tensor([0.0], dtype="float64"), mt.tensor([0.0], dtype="float64")
+    y = F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=0.0)
+    assert (mean.item(), variance.item()) == (1.0, 2.0)
+    np.testing.assert_allclose(y.numpy(), [[-1], [1]])  # divided by the deviation of variance 1
+
+
+def test_running_statistics_stay_without_training_and_keep_their_dtype():
+    mean, variance = mt.zeros(3), mt.ones(3)
+    F.batch_norm(normal(4, 3), mean, variance)
+    assert not mean.numpy().any() and (variance.numpy() == 1).all()
+    F.batch_norm(normal(4, 3), mean, variance, training=True)
+    assert mean.dtype == variance.dtype == np.float32 and mean.numpy().all()
+
+
+def test_only_one_of_the_running_statistics_may_be_kept():
+    mean = mt.zeros(3)
+    F.batch_norm(normal(4, 3), mean, None, training=True, momentum=1.0)
+    np.testing.assert_allclose(mean.numpy(), normal(4, 3).mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 3, 4), (2, 3, 3, 2)])
+def test_batch_norm_gradients_are_those_measured(shape):
+    x, w, b = normal(*shape), normal(3, seed=1), normal(3, seed=2)
+    check_gradients(in_training(F.batch_norm), x, w, b)
+    check_gradients(in_training(F.batch_norm), x)
+    mean, variance = mt.tensor(normal(3, seed=3)), mt.tensor(positive(3))
+    check_gradients(lambda x, w, b: F.batch_norm(x, mean, variance, w, b), x, w, b)
+
+
+def test_each_channel_of_a_batch_has_mean_0_and_variance_1():
+    x = 100 + 5 * normal(8, 3, 6, 6)
+    y = F.batch_norm(x, None, None, training=True, eps=0.0).numpy()
+    np.testing.assert_allclose(y.mean(axis=(0, 2, 3)), 0, atol=1e-12)
+    np.testing.assert_allclose(y.var(axis=(0, 2, 3)), 1, rtol=1e-12)
+
+
+def test_a_large_mean_does_not_swamp_the_variance_in_float32():
+    x = (1000 + 0.1 * normal(64, 1)).astype("float32")
+    y = F.batch_norm(x, None, None, training=True, eps=0.0)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y.numpy().var(), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("normalized", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 2, 6), (0, 3, 4, 5)])
+def test_layer_norm_agrees_with_pytorch(shape, normalized):
+    last = shape[-normalized:]
+
+    def given(function, eps):
+        return lambda x, *affine: function(x, last, *affine, eps=eps)
+
+    for eps in (1e-5, 1e-1):
+        ours, theirs = given(F.layer_norm, eps), given(pytorch("layer_norm"), eps)
+        x, w, b = 3 * normal(*shape) + 2, normal(*last, seed=1), normal(*last, seed=2)
+        compare(ours, theirs, x, w, b, tolerance=WIDE)
+        compare(ours, theirs, x, tolerance=WIDE)
+        compare(ours, theirs, x, w, tolerance=WIDE)
+
+
+def test_layer_norm_gradients_are_those_measured():
+    check_gradients(
+        lambda x, w, b: F.layer_norm(x, 4, w, b), normal(2, 3, 4), normal(4), normal(4, seed=1)
+    )
+    check_gradients(lambda x, w: F.layer_norm(x, (3, 4), w), normal(2, 3, 4), normal(3, 4))
+    check_gradients(lambda x: F.layer_norm(x, (3, 4)), normal(2, 3, 4))
+
+
+def test_inputs_that_are_not_contiguous():
+    weight, bias = normal(3), normal(3, seed=1)
+    compare(
+        lambda x: F.batch_norm(x.permute(3, 0, 2, 1), None, None, training=True),
+        lambda x: pytorch("batch_norm")(x.permute(3, 0, 2, 1), None, None, training=True),
+        normal(3, 5, 4, 2),
+        tolerance=WIDE,
+    )
+    x = normal(3, 5, 4).T
+    assert not x.flags.c_contiguous
+    np.testing.assert_allclose(
+        F.layer_norm(x, 3, weight, bias).numpy(), F.layer_norm(x.copy(), 3, weight, bias).numpy()
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)])
+def test_training_refuses_one_value_per_channel_and_leaves_the_statistics_alone(shape):
+    mean, variance = mt.zeros(3), mt.ones(3)
+    with pytest.raises(ValueError, match="^batch_norm: training needs more than one value"):
+        F.batch_norm(normal(*shape), mean, variance, training=True)
+    assert not mean.numpy().any()
+    assert F.batch_norm(normal(*shape), mean, variance).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: F.batch_norm(x, None, None), ValueError, "needs running_mean and running_var"),
+        (lambda x: F.batch_norm(x, mt.zeros(3), None), ValueError, "needs running_mean and"),
+        (
+            lambda x: F.batch_norm(x, mt.zeros(4), mt.ones(4)),
+            mt.ShapeError,
+            r"running_mean needs one number for each of the 3 channels.*not \(4,\)",
+        ),
+        (
+            lambda x: F.batch_norm(x, None, None, np.ones(2), training=True),
+            mt.ShapeError,
+            r"batch_norm: weight needs one number .*shape \(3,\), not \(2,\)",
+        ),
+        (
+            lambda x: F.batch_norm(x[0], None, None, training=True),
+            mt.ShapeError,
+            r"input of shape \(N, C, ...\), not \(3,\)",
+        ),
+        (lambda x: F.layer_norm(x, 5), mt.ShapeError, r"\(4, 3\) must be normalized_shape=\(5,\)"),
+        (lambda x: F.layer_norm(x, (2, 4, 3)), mt.ShapeError, "last axes of the input"),
+        (lambda x: F.layer_norm(x, ()), mt.ShapeError, "last axes of the input"),
+        (
+            lambda x: F.layer_norm(x, 3, np.ones(4)),
+            mt.ShapeError,
+            r"layer_norm: the weight must have the shape \(3,\).*not \(4,\)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_explained(call, error, message):
+    with pytest.raises(error, match=message):
+        call(mt.tensor(normal(4, 3)))
