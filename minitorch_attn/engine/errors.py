@@ -55,7 +55,7 @@ def no_such_dim(dim: int, ndim: int) -> str:
 
 def explain(error: Exception, op: str, inputs: Sequence[object]) -> Exception:
     """An error of the same kind that also names the operation and what it was given."""
-    text = str(error)
+    text = str(error).removeprefix(f"{op}: ")
     if isinstance(error, AxisError) and error.axis is not None and error.ndim is not None:
         text = no_such_dim(error.axis, error.ndim)
     shapes = [tuple(x.shape) for x in inputs if hasattr(x, "shape")]

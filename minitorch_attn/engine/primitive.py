@@ -71,8 +71,8 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
         try:
             result = forward(*arrays, **settings)
         except (ValueError, TypeError, IndexError) as error:
-            if str(error).startswith(f"{name}:"):
-                raise
+            if isinstance(error, (ShapeError, DTypeError)) and str(error).startswith(f"{name}:"):
+                raise  # the author has explained it
             raise _explained(error, name, arrays) from error
         if type(result) is not tuple or len(result) != 2:
             raise TypeError(f"{name} must return (output, rules), as @primitive describes")

@@ -30,7 +30,8 @@ class Signature:
         Raises
         ------
         TypeError
-            If there are too many arguments, or an input is missing before a named one.
+            If there are too many arguments, or an input is given twice, or is missing before a
+            named one.
         """
         if len(inputs) > self.most_inputs:
             inputs, extra = inputs[: len(self.inputs)], inputs[len(self.inputs) :]
@@ -41,6 +42,9 @@ class Signature:
             settings |= zip(names, extra)
         if not self.input_names.isdisjoint(settings):
             last = max(i for i, p in enumerate(self.inputs) if p.name in settings)
+            for p in self.inputs[: len(inputs)]:
+                if p.name in settings:
+                    raise TypeError(f"{self.op}: its input {p.name!r} is given twice")
             for p in self.inputs[len(inputs) : last + 1]:
                 if p.name not in settings and p.default is p.empty:
                     raise TypeError(f"{self.op}: its input {p.name!r} is missing")
