@@ -26,7 +26,16 @@ ROOMS = [
     {"nn"},
     {"attention"},
     {"models"},
-    {"data", "distributed", "optim", "retrieval", "serialization", "training", "viz"},
+    {
+        "checkpoint",
+        "data",
+        "distributed",
+        "optim",
+        "retrieval",
+        "serialization",
+        "training",
+        "viz",
+    },
     {"training_cli"},
     {"course"},
 ]
