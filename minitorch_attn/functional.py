@@ -53,6 +53,10 @@ from .ops.arithmetic import (
     where,
 )
 from .ops.comparison import (
+    bitwise_and,
+    bitwise_not,
+    bitwise_or,
+    bitwise_xor,
     eq,
     ge,
     gt,

@@ -1,6 +1,6 @@
-"""Questions with the answer True or False: comparisons and logic, elementwise, without gradients.
+"""Comparisons and logic, elementwise with broadcasting: questions that have no gradient.
 
-Each gives a tensor of booleans. Two operands are broadcast; (*) -> (*).
+The answers are tensors of booleans (bitwise operations keep integers). (*) -> (*).
 """
 
 from __future__ import annotations
@@ -70,6 +70,30 @@ def logical_xor(a, b):
 def logical_not(x):
     """Where x is false (zero)."""
     return np.logical_not(x), None
+
+
+@primitive
+def bitwise_and(a, b):
+    """The bits that are set in both a and b; of booleans, where both are true."""
+    return a & b, _NO_GRADIENTS
+
+
+@primitive
+def bitwise_or(a, b):
+    """The bits that are set in a or b; of booleans, where one is true, or both."""
+    return a | b, _NO_GRADIENTS
+
+
+@primitive
+def bitwise_xor(a, b):
+    """The bits that are set in exactly one of a and b; of booleans, where they differ."""
+    return a ^ b, _NO_GRADIENTS
+
+
+@primitive
+def bitwise_not(x):
+    """All bits flipped; of booleans, where x is false."""
+    return ~x, None
 
 
 @primitive

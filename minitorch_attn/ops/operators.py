@@ -1,6 +1,7 @@
 """Hangs the operations onto Tensor: `x + y`, `x[i]`, `x.sum()`, `x.reshape(2, 3)`.
 
-A method has the name of its operation. The declarations for type checkers are in `Tensor`.
+A method has the name and the arguments of its operation. Type checkers read the operators'
+declarations in `Tensor`.
 """
 
 from __future__ import annotations
@@ -25,72 +26,93 @@ def _sizes(op):
         one_sequence = len(sizes) == 1 and isinstance(sizes[0], (tuple, list))
         return op(self, tuple(sizes[0]) if one_sequence else sizes)
 
-    method.__name__, method.__doc__ = op.__name__, op.__doc__
+    return method
+
+
+def _conversion(target):
+    """A method that converts to a dtype or moves to a device: `x.double()`, `x.cuda()`."""
+
+    def method(self):
+        return conversion.to(self, target)
+
     return method
 
 
 OPERATORS = {
     "__add__": arithmetic.add,
-    "__radd__": arithmetic.add,
     "__sub__": arithmetic.subtract,
-    "__rsub__": _reflected(arithmetic.subtract),
     "__mul__": arithmetic.multiply,
-    "__rmul__": arithmetic.multiply,
     "__truediv__": arithmetic.divide,
-    "__rtruediv__": _reflected(arithmetic.divide),
     "__floordiv__": arithmetic.floor_divide,
-    "__rfloordiv__": _reflected(arithmetic.floor_divide),
     "__mod__": arithmetic.remainder,
-    "__rmod__": _reflected(arithmetic.remainder),
     "__pow__": arithmetic.pow,
-    "__rpow__": _reflected(arithmetic.pow),
     "__matmul__": linalg.matmul,
-    "__rmatmul__": _reflected(linalg.matmul),
-    "__neg__": arithmetic.negative,
-    "__abs__": arithmetic.abs,
+    "__and__": comparison.bitwise_and,
+    "__or__": comparison.bitwise_or,
+    "__xor__": comparison.bitwise_xor,
+}
+COMPARISONS = {
     "__eq__": comparison.eq,
     "__ne__": comparison.ne,
     "__lt__": comparison.lt,
     "__le__": comparison.le,
     "__gt__": comparison.gt,
     "__ge__": comparison.ge,
-    "__and__": comparison.logical_and,
-    "__or__": comparison.logical_or,
-    "__xor__": comparison.logical_xor,
-    "__invert__": comparison.logical_not,
+}
+OF_ONE_OPERAND = {
+    "__neg__": arithmetic.negative,
+    "__abs__": arithmetic.abs,
+    "__invert__": comparison.bitwise_not,
     "__getitem__": indexing.getitem,
 }
 
-METHODS = [
-    *(arithmetic.abs, arithmetic.clamp, arithmetic.exp, arithmetic.log, arithmetic.pow),
-    *(arithmetic.round, arithmetic.sign, arithmetic.sqrt, arithmetic.rsqrt, arithmetic.square),
-    *(reduction.all, reduction.amax, reduction.amin, reduction.any, reduction.argmax),
-    *(reduction.argmin, reduction.cumsum, reduction.logsumexp, reduction.max, reduction.mean),
-    *(reduction.min, reduction.norm, reduction.prod, reduction.std, reduction.sum, reduction.var),
-    *(shape.broadcast_to, shape.chunk, shape.clone, shape.flatten, shape.masked_fill),
-    *(shape.movedim, shape.roll, shape.split, shape.squeeze, shape.transpose, shape.tril),
-    *(shape.triu, shape.unsqueeze),
-    *(indexing.gather, indexing.index_select, linalg.bmm, linalg.dot, linalg.matmul),
-    *(activation.log_softmax, activation.relu, activation.sigmoid, activation.softmax),
-    *(activation.tanh, conversion.to),
-]
+METHODS = {
+    activation: "log_softmax relu sigmoid softmax tanh",
+    arithmetic: """abs ceil clamp clip cos exp expm1 floor log log1p maximum minimum pow reciprocal
+        round rsqrt sign sin sqrt square""",
+    comparison: "eq ge gt isfinite isinf isnan le logical_and logical_not logical_or lt ne",
+    conversion: "to",
+    indexing: "gather index_select",
+    linalg: "bmm dot matmul outer",
+    reduction: """all amax amin any argmax argmin cumsum logsumexp max mean min norm prod std sum
+        var""",
+    shape: """broadcast_to chunk clone flatten masked_fill movedim roll split squeeze transpose tril
+        triu unsqueeze""",
+}
+METHODS_OF_SIZES = "expand flip permute repeat reshape"
 
-for _name, _op in OPERATORS.items():
-    setattr(Tensor, _name, _op)
-for _op in METHODS:
-    setattr(Tensor, _op.__name__, _op)
-for _op in (shape.expand, shape.flip, shape.permute, shape.repeat, shape.reshape):
-    setattr(Tensor, _op.__name__, _sizes(_op))
+CONVERSIONS = {
+    "half": "float16",
+    "float": "float32",
+    "double": "float64",
+    "int": "int32",
+    "long": "int64",
+    "bool": "bool",
+    "cpu": "cpu",
+    "cuda": "cuda",
+}
+
+
+def attach(name, method, doc=None):
+    """Make a function a method of Tensor."""
+    if doc is not None:
+        method.__name__, method.__doc__ = name, doc
+    setattr(Tensor, name, method)
+
+
+for name, op in (OPERATORS | COMPARISONS | OF_ONE_OPERAND).items():
+    attach(name, op)
+for name, op in OPERATORS.items():
+    attach(f"__r{name[2:]}", _reflected(op), op.__doc__)
+for file, names in METHODS.items():
+    for name in names.split():
+        attach(name, getattr(file, name))
+for name in METHODS_OF_SIZES.split():
+    op = getattr(shape, name)
+    attach(name, _sizes(op), op.__doc__)
+for name, target in CONVERSIONS.items():
+    attach(name, _conversion(target), f"The tensor as {target}; itself if it is that already.")
 
 Tensor.view = Tensor.reshape
-Tensor.T = property(lambda x: shape.permute(x, dims=tuple(range(x.ndim))[::-1]))
-Tensor.mT = property(lambda x: shape.transpose(x, dim0=-2, dim1=-1))
-
-Tensor.float = lambda x: conversion.to(x, "float32")
-Tensor.double = lambda x: conversion.to(x, "float64")
-Tensor.half = lambda x: conversion.to(x, "float16")
-Tensor.long = lambda x: conversion.to(x, "int64")
-Tensor.int = lambda x: conversion.to(x, "int32")
-Tensor.bool = lambda x: conversion.to(x, "bool")
-Tensor.cpu = lambda x: conversion.to(x, "cpu")
-Tensor.cuda = lambda x: conversion.to(x, "cuda")
+Tensor.T = property(lambda x: shape.permute(x, dims=range(x.ndim)[::-1]), doc="All axes reversed.")
+Tensor.mT = property(lambda x: shape.transpose(x, -2, -1), doc="The last two axes swapped.")
