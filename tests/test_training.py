@@ -19,11 +19,6 @@ from minitorch_attn.training import DivergedError, accuracy, evaluate, fit
 safetensors = pytest.importorskip("safetensors")
 
 
-@pytest.fixture(autouse=True)
-def quiet_bar(monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-
-
 def samples(count=40):
     """Two clouds of points, told apart by a line."""
     rng = np.random.default_rng(3)

@@ -22,11 +22,6 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 QUICK = ["train", "--model", "mlp", "--limit", "200", "--epochs", "2", "--dtype", "float64"]
 
 
-@pytest.fixture(autouse=True)
-def quiet_bar(monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-
-
 def rows(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file))

@@ -15,7 +15,7 @@ from .layout import Layout, layered_layout
 from .style import BLUE, GREEN, GREY, VERMILION, WIDTH, new_figure, styled
 
 LARGEST = 200  # boxes: beyond, neither the eye nor the layout follows
-FEW = 4  # elements whose values are written out
+FEW, LONGEST = 4, 24  # elements, and characters, of values that are written out
 TEXT, SMALL = 10.0, 9.0  # font sizes in points
 PADDING = 0.09  # inches between a text and its box
 
@@ -58,9 +58,9 @@ def draw_graph(
 ) -> Any:
     """Draw the graph that `output.backward()` would walk.
 
-    A box with square corners is an operation, one with round corners a tensor; an arrow carries
-    an array and says its shape (none: a single number). Only what needs a gradient is recorded,
-    so constants do not appear.
+    A box with square corners is an operation, one with round corners a tensor. Shapes stand in
+    the leaves and at the arrows from operations; without one it is a single number. Only what
+    needs a gradient is recorded, so constants do not appear.
 
     Parameters
     ----------
@@ -127,11 +127,12 @@ def read_graph(
         else:
             box = Box("operation", node.name)
             if tensor is not None and node is not output._node:
-                known = f" = {_short(tensor.numpy())}" if values and tensor.size <= FEW else ""
-                box.notes.append((name + known, GREEN))
+                known = _written_out(tensor.numpy()) if values else ""
+                box.notes.append((f"{name} = {known}" if known else name, GREEN))
         boxes.append(box)
         for i, (source, _) in enumerate(node.edges or ()):
-            lines = _labels(source.shape, flows.get((node, i)))
+            shape = source.shape if source.edges else ()  # a leaf's stands in its box
+            lines = _labels(shape, flows.get((node, i)))
             arrows.append(Arrow(index[source], index[node], lines))
     name, _ = named.get(output._node, ("output", None))
     boxes.append(Box("output", name, _notes(output.shape, output if values else None)))
@@ -181,27 +182,27 @@ def _carry_back(nodes: list[Node], dy: np.ndarray) -> tuple[dict, dict]:
 
 def _notes(shape: tuple[int, ...], tensor: Tensor | None) -> list[tuple[str, str]]:
     """A tensor's value if it is wanted and short, else its shape."""
-    if tensor is not None and tensor.size <= FEW:
-        return [(_short(tensor.numpy()), "black")]
-    return _labels(shape)
+    value = _written_out(tensor.numpy()) if tensor is not None else ""
+    return [(value, "black")] if value else _labels(shape)
 
 
 def _labels(shape: tuple[int, ...], gradient: Any = None) -> list[tuple[str, str]]:
-    lines = [(_shape(shape), GREY)] if shape else []
+    lines = [(f"{shape}", GREY)] if shape else []
     return lines if gradient is None else [*lines, (f"grad {_short(gradient)}", VERMILION)]
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape)) if len(shape) > 1 else f"{shape}"
 
 
 def _short(array: Any) -> str:
     array = np.asarray(array)
-    if array.ndim == 0:
-        return f"{array:.3g}"
-    if array.size <= FEW:
-        return np.array2string(array, formatter={"float": lambda v: f"{v:.3g}"})
-    return f"norm {np.sqrt((array.astype(float) ** 2).sum()):.2g}"
+    return _written_out(array) or f"norm {np.sqrt((array.astype(float) ** 2).sum()):.2g}"
+
+
+def _written_out(array: np.ndarray) -> str:
+    """The values on one line, or nothing if that were long."""
+    if array.size > FEW:
+        return ""
+    text = np.array2string(array, formatter={"float": lambda value: f"{value:.3g}"})
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else ""
 
 
 # -- drawing ------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def _lay_out(boxes: list[Box], arrows: list[Arrow], direction: str) -> Layout:
         for arrow in arrows
     ]
     edges = [(a.source, a.target) for a in arrows]
-    return layered_layout(sizes, edges, labels, gap=(0.2 if direction == "right" else 0.12, 0.2))
+    return layered_layout(sizes, edges, labels, gap=(0.2 if direction == "right" else 0.15, 0.2))
 
 
 def _draw(boxes: list[Box], arrows: list[Arrow], layout: Layout, direction: str) -> Any:

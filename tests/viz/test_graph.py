@@ -63,12 +63,25 @@ def test_a_leaf_used_twice_shows_the_sum_of_what_comes_back():
     assert "grad 6" in [text for text, _ in boxes[0].notes]
 
 
-def test_arrows_say_the_shapes_and_broadcasting_is_undone_in_gradients():
+def test_shapes_stand_in_leaves_and_at_arrows_and_gradients_have_them():
     w = mt.tensor(np.ones((3,)), requires_grad=True)
     x = mt.tensor(np.ones((2, 3)), requires_grad=True)
-    boxes, arrows = read_graph(multiply(w, x), gradients=True)
-    assert [x.lines[0][0] for x in arrows] == ["(3,)", "2 × 3", "2 × 3"]
-    assert arrows[0].lines[1][0] == "grad [2 2 2]"
+    boxes, arrows = read_graph(add(multiply(w, x), w), gradients=True)
+    assert [b.notes[0][0] for b in boxes[:2]] == ["(3,)", "(2, 3)"]
+    assert [[text for text, _ in a.lines] for a in arrows] == [
+        ["grad [2 2 2]"],  # summed over the axis that was broadcast
+        ["grad norm 2.4"],
+        ["(2, 3)", "grad norm 2.4"],
+        ["grad [2 2 2]"],
+        ["(2, 3)", "grad norm 2.4"],
+    ]
+
+
+def test_values_that_are_long_give_way_to_the_shape():
+    x = mt.tensor(np.array([[1.0, 2.0], [3.0, 4.0]]), requires_grad=True)
+    y = mt.tensor(np.full((2, 2), 0.000123), requires_grad=True)
+    boxes, _ = read_graph(multiply(x, y), values=True)
+    assert [b.notes[0][0] for b in boxes[:2]] == ["[[1 2] [3 4]]", "(2, 2)"]
 
 
 @pytest.mark.parametrize("direction", ["right", "down"])
