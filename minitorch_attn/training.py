@@ -142,7 +142,7 @@ def fit(
     >>> optimizer = optim.SGD(model.parameters(), lr=0.5)
     >>> history = fit(model, train, optimizer=optimizer, epochs=3)
     >>> [round(value, 1) for value in history["train_accuracy"]]
-    [0.8, 0.9, 0.9]
+    [0.7, 0.9, 0.9]
     """
     if scheduler_every not in ("epoch", "batch"):
         raise ValueError(f"scheduler_every is {scheduler_every!r}: choose 'epoch' or 'batch'")

@@ -1,3 +1,4 @@
+import doctest
 import json
 import math
 import os
@@ -133,6 +134,14 @@ def test_evaluate_puts_every_part_back_into_the_mode_it_was_in():
 def test_evaluate_of_no_data_says_so():
     with pytest.raises(ValueError, match="no batch"):
         evaluate(parts()[0], [])
+
+
+def test_the_example_of_fit_is_true():
+    pytest.importorskip("sklearn")
+    names = {"nn": nn, "optim": optim, "fit": fit}
+    (example,) = doctest.DocTestFinder().find(fit, "fit", globs=names)
+    mt.manual_seed(0)
+    assert doctest.DocTestRunner().run(example) == (0, 6)
 
 
 def test_accuracy_counts_greatest_scores():
