@@ -9,22 +9,25 @@ import numpy as np
 from .backend import array_module
 from .dtypes import get_default_dtype
 from .random import default_generator
-from .tensor import Tensor
+from .tensor import Tensor, tensor
 
 
-def full(shape: tuple[int, ...], value: float, dtype: Any = None) -> Tensor:
-    """A tensor of a shape with every element equal to `value`."""
-    return Tensor(np.full(shape, value, dtype=dtype or get_default_dtype()))
+def full(
+    shape: tuple[int, ...], value: float, dtype: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of a shape with every element equal to `value`, of the dtype of `tensor(value)`."""
+    dtype = tensor(value).dtype if dtype is None else dtype
+    return Tensor(np.full(shape, value, dtype), requires_grad)
 
 
-def zeros(*shape: int, dtype: Any = None) -> Tensor:
+def zeros(*shape: int, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`."""
-    return full(_shape(shape), 0, dtype)
+    return Tensor(np.zeros(_shape(shape), dtype or get_default_dtype()), requires_grad)
 
 
-def ones(*shape: int, dtype: Any = None) -> Tensor:
+def ones(*shape: int, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of ones: `ones(2, 3)` or `ones((2, 3))`."""
-    return full(_shape(shape), 1, dtype)
+    return Tensor(np.ones(_shape(shape), dtype or get_default_dtype()), requires_grad)
 
 
 def zeros_like(x: Tensor) -> Tensor:
@@ -38,24 +41,45 @@ def ones_like(x: Tensor) -> Tensor:
 
 
 def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
-    """start, start + step, ... up to but without end; with one argument, from 0 to it."""
+    """start, start + step, ... up to but without end; with one argument, from 0 to it.
+
+    Integers give integers, floats the default dtype.
+    """
     start, end = (0, start) if end is None else (start, end)
     values = np.arange(start, end, step)
-    return Tensor(
-        values.astype(dtype or (get_default_dtype() if values.dtype.kind == "f" else values.dtype))
-    )
+    if dtype is None and values.dtype.kind == "f":
+        dtype = get_default_dtype()
+    return tensor(values, dtype)
 
 
-def randn(*shape: int, dtype: Any = None, generator: np.random.Generator | None = None) -> Tensor:
-    """Standard normal numbers, from `generator` or the default one (see `manual_seed`)."""
+def randn(
+    *shape: int,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Standard normal numbers, from `generator` or the default one (see `manual_seed`).
+
+    They are drawn in float64 and rounded: every dtype gives the same numbers.
+    """
     values = (generator or default_generator()).standard_normal(_shape(shape))
-    return Tensor(values.astype(dtype or get_default_dtype()))
+    return tensor(values, dtype or get_default_dtype(), requires_grad)
 
 
-def rand(*shape: int, dtype: Any = None, generator: np.random.Generator | None = None) -> Tensor:
-    """Numbers uniform in [0, 1), from `generator` or the default one (see `manual_seed`)."""
+def rand(
+    *shape: int,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Numbers uniform in [0, 1), from `generator` or the default one (see `manual_seed`).
+
+    They are drawn in float64 and rounded, but not to 1: every dtype gives the same numbers.
+    """
     values = (generator or default_generator()).random(_shape(shape))
-    return Tensor(values.astype(dtype or get_default_dtype()))
+    kind = np.dtype(dtype or get_default_dtype()).type
+    below_one = np.nextafter(kind(1), kind(0))
+    return Tensor(np.minimum(values.astype(kind), below_one), requires_grad)
 
 
 def _shape(shape: tuple) -> tuple[int, ...]:

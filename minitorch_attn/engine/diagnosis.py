@@ -88,10 +88,10 @@ def _factor(got: np.ndarray, expected: np.ndarray, output_shape: tuple[int, ...]
     times, direction = (factor, "large") if abs(factor) > 1 else (1 / factor, "small")
     sign = " and negated" if times < 0 else ""
     whole = round(abs(times))
-    if abs(abs(times) - whole) > 1e-3 * whole:
+    if whole < 2 or abs(abs(times) - whole) > 1e-3:
         if expected.size == 1:
             return ""  # any number is some multiple of another
-        return f"a constant factor {abs(times):.4g} too {direction}{sign}"
+        return f"a constant factor {abs(times):.6g} too {direction}{sign}"
     mistaken = "a mean treated as a sum?" if direction == "large" else "a sum treated as a mean?"
     if whole == 2:
         mistaken = "counted twice, or the 2 of a square misplaced?"

@@ -119,6 +119,8 @@ def _constant(op: str, value: Any) -> Any:
 
 def _setting(op: str, key: str, value: Any) -> Any:
     """A setting with its tensors and arrays as arrays that are safe from unnoticed writes."""
+    if value is None or type(value) in (int, float, bool, str):
+        return value
     if isinstance(value, Tensor):
         if value.requires_grad and mode.recording:
             raise GraphError(f"{op}: no gradient flows to {key}: pass {key}.detach()")
