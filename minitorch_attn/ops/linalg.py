@@ -107,10 +107,10 @@ def einsum(equation, *operands):
     ShapeError
         If the letters do not fit the operands, or one letter stands for different sizes.
     """
-    operands = [x if isinstance(x, Tensor) else tensor(x) for x in operands]
-    terms, output = _parse(equation, [x.shape for x in operands])
+    tensors = [x if isinstance(x, Tensor) else tensor(x) for x in operands]
+    terms, output = _parse(equation, [x.shape for x in tensors])
     product, labels = None, ""
-    for i, (x, term) in enumerate(zip(operands, terms)):
+    for i, (x, term) in enumerate(zip(tensors, terms)):
         later = output + "".join(terms[i + 1 :])
         x, term = _needed_part(x, term, "".join(terms[:i]) + later)
         if product is None:

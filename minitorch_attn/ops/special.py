@@ -44,8 +44,8 @@ def error_function(x):
 def _smooth_part(degree: int) -> list[float]:
     """Coefficients of q, from the lowest power: it meets the true function in Chebyshev points."""
 
-    def q(u: np.ndarray) -> np.ndarray:
-        t = (np.asarray(u) + 1) / 2
+    def q(u):
+        t = (u + 1) / 2
         return np.array([_scaled_erfc(3 / s - 3) / s for s in t])
 
     chebyshev = np.polynomial.chebyshev
