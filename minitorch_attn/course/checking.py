@@ -151,8 +151,9 @@ def _known_mistake(exercise: Exercise, cases: list[Case], traces: list[Trace]) -
         for mutant in exercise.mutants
         if _same_mistake(mutant, exercise, cases[first], traces[first])
     ]
+    others = [pair for i, pair in enumerate(zip(cases, traces)) if i != first]
     for mutant in suspects:
-        if all(_same_mistake(mutant, exercise, *pair) for pair in zip(cases, traces)):
+        if all(_same_mistake(mutant, exercise, *pair) for pair in others):
             return mutant
     return suspects[0] if suspects else None
 
