@@ -183,7 +183,7 @@ def _to_array(name: str, entry: Mapping[str, Any]) -> Array:
             f"{name!r} holds numbers of type {kind}, which NumPy does not have: convert them to "
             "float32 where the file was made"
         )
-    return np.frombuffer(entry["data"], kinds[kind]).reshape(entry["shape"]).copy()
+    return np.frombuffer(entry["data"], kinds[kind]).reshape(entry["shape"])
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

@@ -117,6 +117,11 @@ def test_the_defaults_make_a_network_of_80_442_parameters():
     assert net.fc.weight.shape == (10, 64)
 
 
+def test_kernels_start_with_the_variance_that_keeps_the_gradients():
+    kernel = se_resnet(widths=(64, 128), blocks=(1, 1)).get_submodule("stages.1.0.conv1").weight
+    assert kernel.numpy().std() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
+
+
 @pytest.mark.parametrize("size", [8, 28, 5])
 def test_scores_of_images_of_any_size(size):
     net = se_resnet(num_classes=7, in_channels=2, widths=(4, 8), blocks=(1, 2), reduction=2)

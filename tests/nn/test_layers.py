@@ -40,7 +40,7 @@ LAYERS = {
     "max pool with all settings": (lambda n: n.MaxPool2d((3, 2), 2, 1, ceil_mode=True), IMAGES),
     "max pool, dilated": (lambda n: n.MaxPool2d(2, stride=1, dilation=2), IMAGES),
     "avg pool": (lambda n: n.AvgPool2d(2), IMAGES),
-    "avg pool with all settings": (lambda n: n.AvgPool2d(3, 2, 1, True, False), IMAGES),
+    "avg pool with all settings": (lambda n: n.AvgPool2d(4, 2, 1, True, False), IMAGES),
     "avg pool, divisor": (lambda n: n.AvgPool2d(3, divisor_override=2), IMAGES),
     "adaptive avg pool": (lambda n: n.AdaptiveAvgPool2d((3, None)), IMAGES),
     "adaptive max pool": (lambda n: n.AdaptiveMaxPool2d(2), IMAGES),

@@ -54,12 +54,20 @@ def test_get_submodule_says_what_there_is():
         Net().get_submodule("first.fd")
 
 
-def test_what_is_used_twice_is_one_parameter_with_two_names_in_the_state():
-    shared = nn.Linear(2, 2, bias=False)
+def test_a_module_that_is_used_twice_is_one_module_with_two_names_in_the_state():
+    shared = nn.BatchNorm1d(2, affine=False)
     net = nn.Sequential(shared, nn.ReLU(), shared)
+    assert [name for name, _ in net.named_modules()] == ["", "0", "1"]
+    buffers = ["running_mean", "running_var", "num_batches_tracked"]
+    assert [name for name, _ in net.named_buffers()] == [f"0.{name}" for name in buffers]
+    assert list(net.state_dict()) == [f"{i}.{name}" for i in (0, 2) for name in buffers]
+
+
+def test_a_parameter_that_two_modules_share_is_one_parameter():
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    net[1].weight = net[0].weight
     assert [name for name, _ in net.named_parameters()] == ["0.weight"]
-    assert list(net.state_dict()) == ["0.weight", "2.weight"]
-    assert "4 parameters" in repr(net)
+    assert list(net.state_dict()) == ["0.weight", "1.weight"]
 
 
 def test_an_attribute_can_be_replaced_and_deleted():

@@ -113,6 +113,18 @@ def test_a_run_that_is_resumed_equals_one_that_was_not(kind, tmp_path):
         np.testing.assert_array_equal(p.numpy(), expected)
 
 
+def test_a_snapshot_does_not_change_with_later_steps():
+    p = nn.Parameter(np.ones(2))
+    optimizer = optim.Adam([p])
+    p.grad = mt.tensor(np.ones(2))
+    optimizer.step()
+    (remembered,) = optimizer.state_dict()["state"]
+    before = remembered["exp_avg"].copy()
+    optimizer.step()
+    np.testing.assert_array_equal(remembered["exp_avg"], before)
+    assert remembered["step"] == 1
+
+
 def test_a_state_that_does_not_fit_changes_nothing():
     optimizer = optim.Adam([nn.Parameter(np.ones(2))], lr=0.1)
     with pytest.raises(
