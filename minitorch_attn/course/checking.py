@@ -169,8 +169,10 @@ def _is_unstable(exercise: Exercise, answer: Handle, case: Case, trace: Trace) -
     """Whether the same input gives another answer the next time."""
     if trace.difference is None:
         return False
-    again = follow(exercise, answer, case, right=trace)
-    return again.difference is not None
+    try:
+        return follow(exercise, answer, case, right=trace).difference is not None
+    except SubjectLost:  # right the first time, gone the second
+        return True
 
 
 _CAUSES_OF_ERRORS = (

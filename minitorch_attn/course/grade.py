@@ -93,7 +93,10 @@ def grade(path: Path, *, more: int = 20, seed: int = 0, limits: Limits | None = 
         number, sources = read_notebook(path)
         return _Grading(path, number, sources, more, seed, limits or Limits()).rows()
     except BadNotebook as error:
-        return [Row(str(path), "", 0, 0, "error", cause=str(error), message=str(error))]
+        cause = str(error)
+    except Exception as error:  # no submission may cost the others their grades
+        cause = f"the grader failed on it: {type(error).__name__}: {error}"
+    return [Row(str(path), "", 0, 0, "error", cause=cause, message=cause)]
 
 
 def read_notebook(path: Path) -> tuple[int, list[str]]:
@@ -163,14 +166,12 @@ class _Grading:
             rows = [self._row(one, "stopped", str(lost)) for one in waiting]
             waiting.clear()
             return rows
-        while waiting:
+        while waiting and worker.lives:
             exercise = waiting.pop(0)
             if exercise.id in taken:
                 rows.append(self._taken(exercise))
                 continue
             rows.append(self._check(worker, exercise, errors))
-            if rows[-1].verdict == "stopped":
-                break
         return rows
 
     def _run_cells(self, worker: Worker) -> dict[int, str]:

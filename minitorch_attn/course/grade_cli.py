@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import sys
 from pathlib import Path
 
@@ -51,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
             return 2
     limits = Limits(args.cell_limit, args.notebook_limit, args.check_limit)
     rows: list[Row] = []
-    for number, path in enumerate(args.notebooks, 1):
+    notebooks = [path for given in args.notebooks for path in _matching(given)]
+    for number, path in enumerate(notebooks, 1):
         if sys.stderr.isatty():
-            print(f"\r{number} of {len(args.notebooks)}: {path}\033[K", end="", file=sys.stderr)
+            print(f"\r{number} of {len(notebooks)}: {path}\033[K", end="", file=sys.stderr)
         rows += grade(path, more=args.cases, seed=args.seed, limits=limits)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
@@ -68,3 +70,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"The grades could not be written: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _matching(path: Path) -> list[Path]:
+    """The files a pattern means, where the shell (as on Windows) has left it as it was."""
+    return [Path(name) for name in sorted(glob.glob(str(path)))] or [path]

@@ -96,8 +96,8 @@ def solution(exercise: Exercise) -> str:
 def define(exercise: Exercise, stubbed: bool = False) -> Any:
     """Run what the solution needs, and return the object that solves the exercise.
 
-    Of the cells above it, exercises are run as they stand, checks not at all, and of the others
-    the imports, functions and classes: experiments would take their time.
+    Of the cells above it, exercises are run as they stand, and of the others the imports, functions
+    and classes alone: experiments would take their time.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def define(exercise: Exercise, stubbed: bool = False) -> Any:
     target = _exercise_cell(exercise)
     for cell in cells_of(source_path(exercise.number)):
         source = exercise_cells.stub(cell) if stubbed and cell is target else cell.source
-        if cell.cell_type == "code" and "check" not in cell.metadata:
+        if cell.cell_type == "code":
             title = f"<solution {exercise.number:02d}.{cell.metadata.get('exercise', '')}>"
             _run(source, title, namespace, whole="exercise" in cell.metadata)
         if cell is target:

@@ -218,12 +218,14 @@ class Side:
             raise SubjectLost(f"its answer cannot be read: {error}") from error
 
     def _open(self, reply: Message, arrays: Arrays) -> Any:
-        self.printed += [reply["printed"]] if reply["printed"] else []
-        self.warned += [one for one in reply["warned"] if one not in self.warned]
+        """Read a reply, and take nothing in it for what it should be."""
+        self.printed += [str(reply["printed"])[:_MOST_PRINTED]] if reply["printed"] else []
+        self.warned += _new_words(reply["warned"], self.warned)
         if "error" in reply:
             kind, text, frames = reply["error"]
-            raise SubjectError(kind, text, tuple(Frame(*frame) for frame in frames))
-        self.changed += [one for one in reply["changed"] if one not in self.changed]
+            own = tuple(Frame(str(name), int(line), str(code)) for name, line, code in frames)
+            raise SubjectError(str(kind), str(text), own)
+        self.changed += _new_words(reply["changed"], self.changed)
         return decode(reply["value"], arrays, self._handle)
 
     def _name_of(self, value: Any) -> list:
@@ -239,6 +241,10 @@ class Side:
     def _handle(self, node: list) -> Handle:
         _, number, kind, text = node
         return Handle(self, int(number), str(kind), str(text))
+
+
+def _new_words(words: list, known: list[str]) -> list[str]:
+    return [str(one)[:200] for one in words if one not in known][:20]
 
 
 #: Parts of a request that are text or numbers of the seam's own, not values.
@@ -434,11 +440,11 @@ def _unchanged(value: Any, pristine: Any) -> bool:
         same_kind = isinstance(value, np.ndarray) and value.shape == pristine.shape
         return same_kind and value.tobytes() == pristine.tobytes()
     if isinstance(pristine, (list, tuple)):
-        return len(value) == len(pristine) and all(map(_unchanged, value, pristine))
+        same_kind = type(value) is type(pristine) and len(value) == len(pristine)
+        return same_kind and all(map(_unchanged, value, pristine))
     if isinstance(pristine, dict):
-        return value.keys() == pristine.keys() and all(
-            _unchanged(value[key], pristine[key]) for key in pristine
-        )
+        same_kind = isinstance(value, dict) and value.keys() == pristine.keys()
+        return same_kind and all(_unchanged(value[key], pristine[key]) for key in pristine)
     return True
 
 
@@ -609,7 +615,7 @@ class Worker:
         SubjectLost
             If the process ended, or did not answer in time and was stopped.
         """
-        if self._process.poll() is not None:
+        if not self.lives:
             raise SubjectLost("its process has ended")
         self._outbox.put((request, arrays))
         limit = request.get("limit")
@@ -622,6 +628,11 @@ class Worker:
             self.close()
             raise SubjectLost("its process ended")
         return reply
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process still answers."""
+        return self._process.poll() is None
 
     def close(self) -> None:
         """Stop the process and whatever it started."""

@@ -731,6 +731,16 @@ def test_what_is_no_answer_is_told_so(capsys, args, words):
     assert words in capsys.readouterr().out
 
 
+def test_that_progress_cannot_be_kept_is_said_once(capsys, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINITORCH_ATTN_PROGRESS", str(tmp_path / "file" / "progress.json"))
+    for _ in range(2):
+        check("00.relu", lambda x: np.maximum(x, 0))
+    out = capsys.readouterr().out
+    assert out.count("00.relu is right.") == 2
+    assert out.count("Progress cannot be kept") == 1
+
+
 def test_a_fault_of_the_check_itself_stops_nobody(capsys, monkeypatch):
     def broken(*args, **settings):
         raise ZeroDivisionError("oh")

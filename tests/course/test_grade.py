@@ -138,6 +138,17 @@ def test_a_function_that_ends_its_process_costs_only_its_own_points(graded):
     assert rows["00.relu"].cause == "process ended"
 
 
+def test_a_function_that_ends_its_process_later_does_so_too(graded):
+    leaving = (
+        "import os\ncalls = []\n"
+        "def relu(x):\n"
+        "    calls.append(1)\n"
+        "    return x if len(calls) < 8 else os._exit(0)"
+    )
+    rows = graded(leaving, solution_source.solution(exercises(0)[1]), more=3)
+    assert rows["00.relu"].points == 0 and rows["00.relu_rule"].verdict == "right"
+
+
 def test_a_cell_that_ends_its_process_is_named(graded):
     rows = graded(RELU, "import os\nos._exit(0)")
     assert set(verdicts(rows).values()) == {"stopped"}
@@ -201,6 +212,16 @@ def test_a_broken_notebook_is_its_own_error_row(tmp_path, content, cause):
     assert (row.verdict, row.cause, row.points) == ("error", cause, 0)
 
 
+def test_a_fault_of_the_grader_is_that_notebooks_error_row(tmp_path, monkeypatch):
+    def broken(path):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(grading, "read_notebook", broken)
+    (row,) = grade(tmp_path / "00.ipynb")
+    assert (row.verdict, row.points) == ("error", 0)
+    assert row.cause == "the grader failed on it: ZeroDivisionError: oh"
+
+
 def test_a_missing_file_and_a_folder_are_error_rows(tmp_path):
     for path in (tmp_path / "00_none.ipynb", tmp_path):
         (row,) = grade(path)
@@ -251,10 +272,11 @@ def command(*args):
 
 
 def test_the_command_grades_prints_and_writes(tmp_path):
-    good = write_notebook(tmp_path / "00_good.ipynb", IMPORTS, *exercise_cells(solved=True))
-    bad = tmp_path / "00_bad.ipynb"
-    bad.write_text("{")
-    args = command(good, bad, "--csv", tmp_path / "g.csv", "--json", tmp_path / "g.json")
+    write_notebook(tmp_path / "00_good.ipynb", IMPORTS, *exercise_cells(solved=True))
+    (tmp_path / "00_bad.ipynb").write_text("{")
+    args = command(
+        tmp_path / "00_*.ipynb", "--csv", tmp_path / "g.csv", "--json", tmp_path / "g.json"
+    )
     done = subprocess.run(args, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "5 of 5" in done.stdout and "is not a notebook" in done.stdout

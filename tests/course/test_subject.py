@@ -218,6 +218,15 @@ def test_arguments_written_to_are_named_and_the_caller_keeps_its_own(learner):
     np.testing.assert_array_equal(y, [0.0, 0.0])
 
 
+def test_an_item_replaced_by_something_else_is_a_change():
+    def forget(nodes, names):
+        nodes[0], names["a"] = None, None
+
+    subject = here(forget)
+    subject([[1.0]], {"a": {}})
+    assert subject._side.changed == ["nodes", "names"]
+
+
 def test_a_result_is_a_copy_of_what_the_learner_keeps(learner):
     echo = learner("echo")
     x = np.zeros(2)
@@ -380,6 +389,23 @@ def test_magics_and_await_work_in_cells(worker):
 def test_a_name_that_is_not_there(worker):
     with pytest.raises(SubjectError, match="KeyError: 'squeeze'"):
         Side(worker.send, 20.0).ask("name", name="squeeze")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {},
+        {"printed": "", "warned": [], "changed": []},
+        {"printed": "", "warned": [], "changed": [], "value": ["array", 7]},
+        {"printed": "", "warned": [], "changed": [], "value": ["object", "x", 1, 2]},
+        {"printed": "", "warned": [], "changed": [], "value": ["dict", [["list", []]]]},
+        {"printed": "", "warned": 3, "changed": [], "value": ["plain", 1]},
+        {"printed": "", "warned": [], "error": ["ValueError", "x", [1]]},
+    ],
+)
+def test_a_reply_that_is_none_is_a_lost_subject(reply):
+    with pytest.raises(SubjectLost, match="cannot be read"):
+        Side(lambda message, arrays: (reply, [])).ask("name", name="x")
 
 
 # -- the wire -------------------------------------------------------------------------------
