@@ -45,7 +45,7 @@ L = (1 + z.exp()).log() - z
 viz.draw_graph(L, names={"w": w, "z": z, "L": L}, gradients=True)
 
 # %% [markdown]
-# *Figure 1. The program as a graph. Boxes with square corners are operations; values flow downwards, along the arrows. (The image and the 1 are constants and do not appear.) The orange numbers were computed in the other direction, from the bottom up: each says how fast $L$ changes with the value on that arrow. For an array the norm of those numbers is shown. At $z$ two arrows leave, and what comes back along them is added up: 0.5 and −1 make −0.5.*
+# *Figure 1. The program as a graph. Boxes with square corners are operations; values flow downwards, along the arrows. (The image and the 1 are constants and do not appear.) The orange numbers were computed in the other direction, from the bottom up: each says how fast $L$ changes with the value on that arrow. For an array its norm stands there, the square root of the sum of squares. At $z$ two arrows leave, and what comes back along them is added up: 0.5 and −1 make −0.5.*
 #
 # At the top the walk arrives at the 64 weights with 64 numbers: how fast the loss changes with each of them. They are the *gradient*, and since there is one for each pixel, they can be looked at.
 
@@ -149,7 +149,7 @@ viz.draw_graph(L, names={"a": a, "b": b, "p": p, "s": s, "L": L}, values=True)
 # \frac{dL}{db} &= \frac{dL}{dp}\cdot a = 45
 # \end{aligned}$$
 #
-# Six edges, six multiplications, and *both* gradients are there. Mind the order: $dL/dp$ may be used only once it is complete, with the share that comes by way of $s$.
+# Six edges, six multiplications, and *both* gradients are there. (The sum runs over edges: an operation that uses $u$ twice, as in $u \cdot u$, has two of them from $u$, and both count.) Mind the order: $dL/dp$ may be used only once it is complete, with the share that comes by way of $s$.
 
 # %% [markdown]
 # ### Forward or reverse
@@ -391,7 +391,7 @@ assert (gradients[a.node], gradients[b.node]) == (36, 45)
 # - Where paths meet, gradients are **added**. The line `gradients[source] + dx` is the plus sign of the derivation; without it one path overwrites the other, and later we shall see what that does to a training.
 # - It says `gradients[source] + dx`, not `gradients[source] += dx`. On arrays, `+=` writes into the old array, and the rules of `add` hand *the same* array `dy` to both inputs: writing into one would change the other.
 #
-# There are loops and no recursion, for a reason. A function that calls itself for every edge goes as deep as the graph is long, and Python allows a depth of a few thousand at most. A recurrent network on a long text is deeper.
+# There are loops and no recursion, for a reason. A function that calls itself for every edge goes as deep as the graph is long, and by default Python allows a depth of a few thousand at most. A recurrent network on a long text is deeper.
 
 # %%
 x = leaf(0.0)
@@ -416,6 +416,9 @@ links = np.arange(17)
 by_paths = [paths_visited(k) for k in links]
 by_nodes = [len(visiting_order(doublings(leaf(1.0), k).node)) for k in links]
 assert by_paths[-1] == 2**17 - 1 and by_nodes[-1] == 17
+
+x = leaf(1.0)
+assert reverse_pass(doublings(x, 16).node, 1.0)[x.node] == 2**16
 
 with viz.use_style():
     figure, ax = viz.panels(width=6.0, height=3.2)
@@ -498,10 +501,10 @@ assert kept() == {"u": "freed", "v": "kept", "y": "freed"}
 
 
 # %%
-def backward(output):
-    """The gradient of a single number by every leaf that it was computed from; frees its graph."""
-    gradients = {output.node: np.ones_like(output.array)}
-    for node in visiting_order(output.node):
+def backward(root, dy=1.0):
+    """The gradient of a result by every leaf behind it, as a dict; frees the graph."""
+    gradients = {root: dy}
+    for node in visiting_order(root):
         if not node.edges:
             continue  # a leaf: what has met here is its gradient
         dy = gradients.pop(node)
@@ -512,12 +515,12 @@ def backward(output):
     return gradients
 
 
-backward(Value(np.zeros(3), result))
+backward(result, np.ones(3))
 print(kept())
 assert kept()["v"] == "freed"
 
 # %% [markdown]
-# That is a whole engine: `Node`, `Value`, `primitive`, `visiting_order`, `backward`.
+# That is a whole engine: `Node`, `Value`, `primitive`, `visiting_order`, `backward`. A second walk over a graph that was freed fails, and so it should; the program is run again first, as a training does for every step.
 
 # %% [markdown]
 # ### The same as the library's
@@ -526,7 +529,7 @@ assert kept()["v"] == "freed"
 
 # %%
 a, b = leaf(3.0), leaf(2.0)
-ours = backward(program(a, b))
+ours = backward(program(a, b).node)
 
 ta, tb = mt.tensor(3.0, requires_grad=True), mt.tensor(2.0, requires_grad=True)
 tp = ta * tb
@@ -669,7 +672,7 @@ for name, error in errors.items():
 assert max(errors.values()) < 1e-7
 
 # %% [markdown]
-# Now a mistake that is easily made: the derivative of softplus with a sign wrong in the exponent, $\sigma(-x)$ in place of $\sigma(x)$.
+# Now a mistake that is quickly made: the derivative of softplus with a sign wrong in the exponent, $\sigma(-x)$ in place of $\sigma(x)$.
 
 
 # %%
@@ -727,7 +730,7 @@ def loss(w, soft=softplus):
 
 def gradient(w, soft=softplus):
     w = leaf(w)
-    return backward(loss(w, soft))[w.node]
+    return backward(loss(w, soft).node)[w.node]
 
 
 # %%
@@ -865,9 +868,9 @@ viz.show_feature_maps(
 #
 # The tape (or *Wengert list*, 1964) is the older form. Paszke et al. (2017) explain why PyTorch keeps no tape. The numbers on our nodes are what the tape knew, its order, without the tape.
 #
-# **PyTorch's engine** also numbers its nodes (`sequence_nr`), but the number only sets who goes first among the nodes that are ready. Readiness is counted: before it walks, the engine counts for each node how many edges will deliver a gradient (its *dependencies*), and a node runs when all have arrived. It needs that, since several threads may build one graph and its numbers are counted in each thread apart. Leaves are nodes of their own there, `AccumulateGrad`, and they go as soon as they are ready.
+# **PyTorch's engine** also numbers its nodes (`sequence_nr`), but the number only sets who goes first among the nodes that are ready. Readiness is counted: before it walks, the engine counts for each node how many edges will deliver a gradient (its *dependencies*), and a node runs when all have arrived. The number alone would not do there, as each thread counts for itself. Leaves are nodes of their own there, `AccumulateGrad`, and they go as soon as they are ready.
 #
-# **Here.** The library does what this lesson built: one counter for all threads, so the number alone gives the order. Instead of gathering all nodes first, it keeps those that wait in a heap (`minitorch_attn/engine/graph.py`, about 40 lines), and it adds what this lesson left out: gradients of broadcast arrays, types, and an error if an array that a rule needs was overwritten.
+# **Here.** The library does what this lesson built: one counter for all threads, so the number alone gives the order. Instead of gathering all nodes first, it keeps those that wait in a heap (the function `gradients` in `minitorch_attn/engine/graph.py`), and it adds what this lesson left out: gradients of broadcast arrays, types, and an error if an array that a rule needs was overwritten.
 
 # %% [markdown]
 # ## Predict before you run
