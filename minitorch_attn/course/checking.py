@@ -171,7 +171,7 @@ def _is_unstable(exercise: Exercise, answer: Handle, case: Case, trace: Trace) -
         return False
     try:
         return follow(exercise, answer, case, right=trace).difference is not None
-    except SubjectLost:  # right the first time, gone the second
+    except SubjectLost:  # it answered the first time, and ended itself the second
         return True
 
 

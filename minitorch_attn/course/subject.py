@@ -389,9 +389,9 @@ class Host:
     def _name_of(self, value: Any) -> list:
         value = value.value if isinstance(value, _Kept) else value
         self.objects.append(value)
-        kind = type(value)
+        kind = type if isinstance(value, type) else type(value)
         text = f"a {kind.__name__}"
-        if isinstance(value, type):
+        if kind is type:
             text = f"the class {value.__name__}"
         elif isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
             text = f"the function {value.__name__}"
