@@ -705,7 +705,7 @@ def test_check_prints_once_and_returns_nothing(capsys):
     [
         ("00.rleu", "There is no exercise '00.rleu'. Did you mean \"00.relu\""),
         ("00.zzzzzz", 'This set has "00.relu", "00.relu_rule", "00.softmax".'),
-        ("squeeze", "An exercise is named by its lesson and itself"),
+        ("?????", "An exercise is named by its lesson and itself"),
         (abs, "There is no exercise <built-in function abs>."),
         ("99.relu", "There is no exercise '99.relu'. Did you mean"),
         (None, "There is no exercise None."),
