@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import minitorch_attn as mt
 import minitorch_attn.functional as F
+from minitorch_attn.ops.windows import BLOCK_BYTES
 
 from .parity import check_gradients, compare, normal
 
@@ -144,10 +145,22 @@ def test_backward_to_the_input_is_the_transposed_map(options):
 
 def test_many_images_give_what_each_gives_alone():
     """The batch is worked through in blocks: none is left out, none mixed with another."""
-    x, w = normal(70, 8, 40, 40), normal(4, 8, 3, 3)
-    together = F.conv2d(x, w, padding=1).numpy()
-    for n in (0, 1, 33, 68, 69):
-        np.testing.assert_allclose(together[n], F.conv2d(x[n], w, padding=1).numpy(), atol=1e-12)
+    images, kernels = normal(21, 8, 40, 40), normal(4, 8, 3, 3)
+    assert images.nbytes * 9 > 4 * BLOCK_BYTES
+    dy = normal(21, 4, 40, 40, seed=1)
+
+    def run(chosen):
+        x, w = mt.tensor(images[chosen], requires_grad=True), mt.tensor(kernels, requires_grad=True)
+        y = F.conv2d(x, w, padding=1)
+        y.backward(dy[chosen])
+        return y.numpy(), x.grad.numpy(), w.grad.numpy()
+
+    together = run(slice(None))
+    alone = [run(slice(n, n + 1)) for n in range(21)]
+    for i in (0, 1):
+        expected = np.concatenate([a[i] for a in alone])
+        np.testing.assert_allclose(together[i], expected, atol=1e-11)
+    np.testing.assert_allclose(together[2], sum(a[2] for a in alone), atol=1e-10)
 
 
 def test_one_image_without_a_batch_axis():
