@@ -1,6 +1,6 @@
-"""Activation functions: elementwise bends between layers, and softmax over an axis.
+"""Activation functions: the bends between linear layers, and softmax over an axis.
 
-Each is written so that no input overflows, and float32 stays float32.
+All but softmax are elementwise, (*) -> (*). No input overflows, and float32 stays float32.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def tanh(x):
 
 @primitive
 def relu(x):
-    """max(x, 0), elementwise; the gradient at 0 is 0. (*) -> (*)."""
+    """Rectifier max(x, 0), elementwise; its slope at 0 is 0. (*) -> (*)."""
     y = np.maximum(x, 0)
 
     def vjp_x(dy):
@@ -48,7 +48,7 @@ def relu(x):
 
 @primitive
 def relu6(x):
-    """min(max(x, 0), 6), elementwise; the gradient at 0 and at 6 is 0. (*) -> (*)."""
+    """Rectifier with a ceiling, min(max(x, 0), 6); its slope at 0 and at 6 is 0. (*) -> (*)."""
     y = np.clip(x, 0, 6)
 
     def vjp_x(dy):
@@ -59,7 +59,10 @@ def relu6(x):
 
 @primitive
 def leaky_relu(x, *, negative_slope=0.01):
-    """Identity where x > 0, else negative_slope * x, elementwise. (*) -> (*)."""
+    """Rectifier that lets a little through: x where x > 0, else negative_slope * x. (*) -> (*).
+
+    The slope at 0 is `negative_slope`.
+    """
 
     def vjp_x(dy):
         return dy * (x > 0) + negative_slope * dy * (x <= 0)
@@ -69,7 +72,10 @@ def leaky_relu(x, *, negative_slope=0.01):
 
 @primitive
 def elu(x, *, alpha=1.0):
-    """Identity where x > 0, else alpha * (exp(x) - 1), elementwise. (*) -> (*)."""
+    """Exponential linear unit: x where x > 0, else alpha * (exp(x) - 1). (*) -> (*).
+
+    Clevert, Unterthiner and Hochreiter, 2016, section 3.
+    """
     below = alpha * np.expm1(np.minimum(x, 0))  # 0 where x > 0
 
     def vjp_x(dy):
@@ -80,54 +86,69 @@ def elu(x, *, alpha=1.0):
 
 @primitive
 def silu(x):
-    """Sigmoid-weighted input x * sigmoid(x), elementwise; also called swish. (*) -> (*)."""
-    s = _logistic(x)
+    """Input weighted by its sigmoid, x * sigmoid(x), also called swish. (*) -> (*)."""
+    gate = _logistic(x)
 
     def vjp_x(dy):
-        return dy * (s * (1 + x * (1 - s)))
+        return dy * (gate * (1 + x * (1 - gate)))
 
-    return x * s, vjp_x
+    return x * gate, vjp_x
 
 
 @primitive
 def gelu(x, *, approximate="none"):
-    """Input times normal distribution, x * Phi(x), elementwise. (*) -> (*).
+    """Input weighted by the share Phi(x) of a normal distribution that lies below it. (*) -> (*).
 
-    Phi(x) is the share of a normal distribution below x;
-    `approximate="tanh"` takes Phi(x) = (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2.
     Hendrycks and Gimpel, 2016, section 2.
+
+    Parameters
+    ----------
+    x : (*)
+    approximate : "none" or "tanh"
+        Phi itself, or (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2.
+
+    Raises
+    ------
+    ValueError
+        If `approximate` is neither.
     """
-    if approximate not in _PHI:
-        raise ValueError(f"gelu: approximate is one of {', '.join(_PHI)}, not {approximate!r}")
-    phi, slope = _PHI[approximate](x)
+    if approximate not in _SHARES:
+        raise ValueError(f"gelu: approximate is one of {', '.join(_SHARES)}, not {approximate!r}")
+    share, density = _SHARES[approximate](x)
 
     def vjp_x(dy):
-        return dy * (phi + x * slope())
+        return dy * (share + x * density())
 
-    return x * phi, vjp_x
-
-
-def _normal_phi(x):
-    """Phi(x), the share of a normal distribution below x, and its slope."""
-    return 0.5 + 0.5 * error_function(
-        x * math.sqrt(0.5)
-    ), lambda: np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return x * share, vjp_x
 
 
-def _tanh_phi(x):
+def _normal_share(x):
+    """Phi(x), and what computes its slope, the normal density."""
+
+    def density():
+        return np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+    return 0.5 + 0.5 * error_function(x * math.sqrt(0.5)), density
+
+
+def _tanh_share(x):
     scale, cubic = math.sqrt(2 / math.pi), 0.044715
     t = np.tanh(scale * x * (1 + cubic * x * x))
-    return 0.5 + 0.5 * t, lambda: 0.5 * scale * (1 - t * t) * (1 + 3 * cubic * x * x)
+
+    def density():
+        return 0.5 * scale * (1 - t * t) * (1 + 3 * cubic * x * x)
+
+    return 0.5 + 0.5 * t, density
 
 
-_PHI = {"none": _normal_phi, "tanh": _tanh_phi}
+_SHARES = {"none": _normal_share, "tanh": _tanh_share}
 
 
 @primitive
 def softplus(x, *, beta=1.0, threshold=20.0):
-    """Smooth relu log(1 + exp(beta * x)) / beta, elementwise. (*) -> (*).
+    """Smooth rectifier log(1 + exp(beta * x)) / beta, without overflow. (*) -> (*).
 
-    Where beta * x > threshold it is x itself, which it then hardly differs from.
+    Where beta * x > threshold it is taken to be x, from which it hardly differs there.
     """
     z = beta * x
     linear = z > threshold
@@ -141,7 +162,7 @@ def softplus(x, *, beta=1.0, threshold=20.0):
 
 @primitive
 def logsigmoid(x):
-    """log(sigmoid(x)), elementwise, without overflow. (*) -> (*)."""
+    """Logarithm of the sigmoid, -log(1 + exp(-x)), without overflow. (*) -> (*)."""
 
     def vjp_x(dy):
         return dy * _logistic(-x)
@@ -151,21 +172,25 @@ def logsigmoid(x):
 
 @primitive
 def hardsigmoid(x):
-    """min(max(x / 6 + 1 / 2, 0), 1), straight lines for a sigmoid, elementwise. (*) -> (*)."""
+    """Sigmoid of straight lines, min(max(x / 6 + 1 / 2, 0), 1). (*) -> (*)."""
+    y = np.clip(x + 3, 0, 6) / 6
 
     def vjp_x(dy):
-        return dy * ((x > -3) & (x < 3)) / 6
+        return dy * ((y > 0) & (y < 1)) / 6
 
-    return np.clip(x + 3, 0, 6) / 6, vjp_x
+    return y, vjp_x
 
 
 @primitive
 def hardswish(x):
-    """Input times straight-lined sigmoid, x * hardsigmoid(x), elementwise. (*) -> (*)."""
+    """Input weighted by its hardsigmoid. (*) -> (*).
+
+    Howard et al., 2019 (MobileNetV3), section 5.2.
+    """
     gate = np.clip(x + 3, 0, 6) / 6
 
     def vjp_x(dy):
-        return dy * (gate + x * ((x > -3) & (x < 3)) / 6)
+        return dy * (gate + x * ((gate > 0) & (gate < 1)) / 6)
 
     return x * gate, vjp_x
 
@@ -173,7 +198,7 @@ def hardswish(x):
 @primitive
 def softmax(x, *, dim):
     """exp(x) divided by its sum along an axis: positive values that add up to 1. (*) -> (*)."""
-    y = x - x.max(axis=dim, keepdims=True)  # changes nothing but the largest exponent: to 0
+    y = x - x.max(axis=dim, keepdims=True)  # the same quotient, and no exponent above 0
     np.exp(y, out=y)
     y /= y.sum(axis=dim, keepdims=True)
 
@@ -187,7 +212,7 @@ def softmax(x, *, dim):
 
 @primitive
 def log_softmax(x, *, dim):
-    """log(softmax(x)) along an axis, without the underflow of its parts. (*) -> (*)."""
+    """Logarithm of softmax along an axis, also where softmax itself rounds to 0. (*) -> (*)."""
     y = x - x.max(axis=dim, keepdims=True)
     y -= np.log(np.exp(y).sum(axis=dim, keepdims=True))
 
@@ -198,5 +223,5 @@ def log_softmax(x, *, dim):
 
 
 def _logistic(x):
-    with np.errstate(over="ignore"):  # exp(-x) may be infinite: its reciprocal is 0, as it should
+    with np.errstate(over="ignore"):  # an infinite exp(-x) rightly gives 1 / inf = 0
         return 1 / (1 + np.exp(-x))
