@@ -1,0 +1,444 @@
+import numpy as np
+
+from minitorch_attn import functional as F
+from minitorch_attn import nn
+from minitorch_attn.course.exercise import Case, Exercise, module, rules
+
+# -- squeeze --------------------------------------------------------------------------------
+
+
+def squeeze_reference(x):
+    H, W = x.shape[2:]
+
+    def vjp_x(dy):
+        return np.broadcast_to(dy[:, :, None, None] / (H * W), x.shape)
+
+    return x.mean(axis=(2, 3)), vjp_x
+
+
+squeeze = Exercise(
+    "13.squeeze",
+    reference=squeeze_reference,
+    observe=rules,
+    cases=[
+        Case("one image, one channel", np.array([[[[1.0, 3.0], [5.0, 7.0]]]])),
+        Case("one image, two channels", np.arange(12.0).reshape(1, 2, 2, 3)),
+        Case("two images", np.arange(24.0).reshape(2, 3, 2, 2) - 8),
+    ],
+    more=lambda rng: Case("any shape", rng.normal(size=rng.integers(1, 5, size=4))),
+    hints=[
+        "Every channel of every image becomes one number. Which axes does the output lack?",
+        "`x.mean(axis=(2, 3))` averages over both position axes at once.",
+        "Each position enters the mean with weight 1 / (H * W), so each gets that share of dy. "
+        "`dy[:, :, None, None]` has axes of length 1 where the positions were.",
+    ],
+)
+
+
+@squeeze.mutant("You added the positions up; the squeeze is their mean, so divide by H * W.")
+def sum_for_mean(x):
+    shape = x.shape
+    return x.sum(axis=(2, 3)), lambda dy: np.broadcast_to(dy[:, :, None, None], shape)
+
+
+@squeeze.mutant("The rule gives every position the whole dy; each has only a share 1 / (H * W).")
+def whole_dy_everywhere(x):
+    shape = x.shape
+    return x.mean(axis=(2, 3)), lambda dy: np.broadcast_to(dy[:, :, None, None], shape)
+
+
+@squeeze.mutant("The rule's result has axes of length 1; the gradient of x needs the shape of x.")
+def not_spread_out(x):
+    H, W = x.shape[2:]
+    return x.mean(axis=(2, 3)), lambda dy: dy[:, :, None, None] / (H * W)
+
+
+@squeeze.mutant("You averaged over the channels; the squeeze keeps them and averages positions.")
+def over_channels(x):
+    C = x.shape[1]
+    return x.mean(axis=1), lambda dy: np.broadcast_to(dy[:, None] / C, x.shape)
+
+
+@squeeze.mutant("You averaged over the images of the batch too; each has its own squeeze.")
+def over_the_batch(x):
+    N, _, H, W = x.shape
+    y = x.mean(axis=(0, 2, 3))
+    return y, lambda dy: np.broadcast_to(dy[None, :, None, None] / (N * H * W), x.shape)
+
+
+# -- excite ---------------------------------------------------------------------------------
+
+
+def excite_reference(z, w1, w2):
+    h = np.maximum(z @ w1.T, 0)
+    return 1 / (1 + np.exp(-(h @ w2.T)))
+
+
+def _weights(rng, N, C, hidden):
+    return (rng.normal(size=(N, C)), rng.normal(size=(hidden, C)), rng.normal(size=(C, hidden)))
+
+
+excite = Exercise(
+    "13.excite",
+    reference=excite_reference,
+    cases=[
+        Case(
+            "one image, two channels, one hidden unit",
+            np.array([[1.0, 2.0]]),
+            np.array([[1.0, -0.25]]),
+            np.array([[2.0], [-2.0]]),
+        ),
+        Case(
+            "a hidden unit that is negative",
+            np.array([[1.0, 2.0], [2.0, 0.5]]),
+            np.array([[1.0, -1.0], [0.5, 0.5]]),
+            np.array([[1.0, 0.5], [-1.0, 2.0]]),
+        ),
+        Case("four channels", *_weights(np.random.default_rng(0), 3, 4, 2)),
+    ],
+    more=lambda rng: Case("any sizes", *_weights(rng, *rng.integers(1, 6, size=3))),
+    hints=[
+        "Two linear layers, a ReLU between them, a sigmoid at the end. W1 comes first.",
+        "A weight of shape (out, in) acts on rows from the right as its transpose: `z @ w1.T`.",
+        "`h = np.maximum(z @ w1.T, 0)`, and the sigmoid of `h @ w2.T` is what is asked.",
+    ],
+)
+
+
+@excite.mutant("The ReLU between the two layers is missing.")
+def no_relu(z, w1, w2):
+    return 1 / (1 + np.exp(-(z @ w1.T @ w2.T)))
+
+
+@excite.mutant("The final sigmoid is missing: a gate lies between 0 and 1.")
+def no_sigmoid(z, w1, w2):
+    return np.maximum(z @ w1.T, 0) @ w2.T
+
+
+@excite.mutant("The exponent's sign is turned round: the sigmoid is 1 / (1 + exp(-v)).")
+def sigmoid_of_the_opposite(z, w1, w2):
+    return 1 / (1 + np.exp(np.maximum(z @ w1.T, 0) @ w2.T))
+
+
+@excite.mutant("Softmax makes the channels compete; here each has a gate of its own, a sigmoid.")
+def softmax_for_sigmoid(z, w1, w2):
+    e = np.exp(np.maximum(z @ w1.T, 0) @ w2.T)
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@excite.mutant(
+    "You applied the ReLU to the output of the second layer too, so no gate is below 1/2."
+)
+def relu_before_the_sigmoid(z, w1, w2):
+    return 1 / (1 + np.exp(-np.maximum(np.maximum(z @ w1.T, 0) @ w2.T, 0)))
+
+
+# -- scale ----------------------------------------------------------------------------------
+
+
+def scale_reference(x, s):
+    gate = s[:, :, None, None]
+
+    def vjp_x(dy):
+        return dy * gate
+
+    def vjp_s(dy):
+        return (dy * x).sum(axis=(2, 3))
+
+    return x * gate, (vjp_x, vjp_s)
+
+
+def _scaled(rng, shape):
+    return rng.normal(size=shape), rng.uniform(size=shape[:2])
+
+
+scale = Exercise(
+    "13.scale",
+    reference=scale_reference,
+    observe=rules,
+    cases=[
+        Case(
+            "one image, two channels",
+            np.arange(1.0, 9.0).reshape(1, 2, 2, 2),
+            np.array([[0.5, 0.25]]),
+        ),
+        Case("two images, three channels", *_scaled(np.random.default_rng(1), (2, 3, 2, 3))),
+        Case("as many channels as columns", *_scaled(np.random.default_rng(2), (3, 3, 3, 3))),
+    ],
+    more=lambda rng: Case("any shape", *_scaled(rng, tuple(rng.integers(1, 5, size=4)))),
+    hints=[
+        "s has shape (N, C). What shape does it need, so that it lines up with N and C of x?",
+        "`s[:, :, None, None]` has shape (N, C, 1, 1).",
+        "One gate multiplies all positions of its channel, so its gradient is a sum over them.",
+    ],
+)
+
+
+@scale.mutant("One gate acts on all positions of its channel: sum dy * x over them, not the mean.")
+def mean_for_sum(x, s):
+    gate = s[:, :, None, None]
+    return x * gate, (lambda dy: dy * gate, lambda dy: (dy * x).mean(axis=(2, 3)))
+
+
+@scale.mutant("The rule of s is not summed over the positions: a gradient has its input's shape.")
+def not_summed(x, s):
+    gate = s[:, :, None, None]
+    return x * gate, (lambda dy: dy * gate, lambda dy: dy * x)
+
+
+@scale.mutant("The rule of s sums dy alone: the other factor of the product, x, is missing.")
+def without_x(x, s):
+    gate = s[:, :, None, None]
+    return x * gate, (lambda dy: dy * gate, lambda dy: dy.sum(axis=(2, 3)))
+
+
+@scale.mutant("The two rules are in each other's place: first the one of x, then the one of s.")
+def rules_swapped(x, s):
+    y, (vjp_x, vjp_s) = scale_reference(x, s)
+    return y, (vjp_s, vjp_x)
+
+
+@scale.mutant(
+    "`x * s` lines s up with the last axes, rows and columns; it belongs to the first two."
+)
+def wrong_axes(x, s):
+    return x * s, (lambda dy: dy * s, lambda dy: (dy * x).sum(axis=(0, 1)))
+
+
+# -- extra_parameters -----------------------------------------------------------------------
+
+
+def extra_parameters_reference(stages, reduction):
+    return sum(2 * blocks * channels * channels // reduction for blocks, channels in stages)
+
+
+RESNET_50 = [(3, 256), (4, 512), (6, 1024), (3, 2048)]
+
+extra_parameters = Exercise(
+    "13.extra_parameters",
+    reference=extra_parameters_reference,
+    cases=[
+        Case("one block of 64 channels, r = 16", [(1, 64)], 16),
+        Case("two stages", [(2, 32), (1, 64)], 4),
+        Case("ResNet-50, r = 16", RESNET_50, 16),
+        Case("ResNet-50, r = 4", RESNET_50, 4),
+    ],
+    more=lambda rng: Case(
+        "other stages",
+        [(int(n), 16 * int(c)) for n, c in rng.integers(1, 9, size=(3, 2))],
+        int(rng.choice([2, 4, 8, 16])),
+    ),
+    hints=[
+        "One module has two weight matrices. How many numbers has each?",
+        "W1 is (C/r, C) and W2 is (C, C/r): together 2 * C * C / r.",
+    ],
+)
+
+
+@extra_parameters.mutant("There are two matrices in each module, W1 and W2: twice as many.")
+def one_matrix(stages, reduction):
+    return sum(blocks * channels * channels // reduction for blocks, channels in stages)
+
+
+@extra_parameters.mutant("Each block of a stage has a module of its own: multiply by the blocks.")
+def one_module_a_stage(stages, reduction):
+    return sum(2 * channels * channels // reduction for _, channels in stages)
+
+
+@extra_parameters.mutant("The hidden layer has C / r units, so r divides once, not twice.")
+def divided_twice(stages, reduction):
+    return sum(2 * n * (channels // reduction) ** 2 for n, channels in stages)
+
+
+@extra_parameters.mutant("You counted biases too; the two layers here have none.")
+def with_biases(stages, reduction):
+    return sum(n * (2 * c * c // reduction + c // reduction + c) for n, c in stages)
+
+
+# -- squeeze_excite -------------------------------------------------------------------------
+
+
+def _squeeze_excite(x, w1, w2, *, context=1.0, slope=True, masked=True):
+    """The whole module with its rules; the settings switch single mistakes on."""
+    H, W = x.shape[2:]
+    z = x.mean(axis=(2, 3))
+    a = z @ w1.T
+    h = np.maximum(a, 0)
+    s = 1 / (1 + np.exp(-(h @ w2.T)))
+    gate = s[:, :, None, None]
+
+    def back_to_v(dy):
+        ds = (dy * x).sum(axis=(2, 3))
+        return ds * s * (1 - s) if slope else ds
+
+    def back_to_a(dy):
+        dh = back_to_v(dy) @ w2
+        return dh * (a > 0) if masked else dh
+
+    def vjp_x(dy):
+        dz = back_to_a(dy) @ w1
+        return gate * dy + context * dz[:, :, None, None] / (H * W)
+
+    def vjp_w1(dy):
+        return back_to_a(dy).T @ z
+
+    def vjp_w2(dy):
+        return back_to_v(dy).T @ h
+
+    return gate * x, (vjp_x, vjp_w1, vjp_w2)
+
+
+def squeeze_excite_reference(x, w1, w2):
+    return _squeeze_excite(x, w1, w2)
+
+
+def _whole(rng, N, C, hidden, H, W):
+    return (
+        rng.normal(size=(N, C, H, W)) + 0.5,
+        rng.normal(size=(hidden, C)),
+        rng.normal(size=(C, hidden)),
+    )
+
+
+squeeze_excite = Exercise(
+    "13.squeeze_excite",
+    reference=squeeze_excite_reference,
+    observe=rules,
+    cases=[
+        Case(
+            "one image, two channels, one hidden unit",
+            np.array([[[[1.0, 3.0]], [[2.0, 0.0]]]]),
+            np.array([[1.0, 0.5]]),
+            np.array([[0.5], [-1.0]]),
+        ),
+        Case("two images, four channels", *_whole(np.random.default_rng(3), 2, 4, 3, 2, 2)),
+        Case("three images, wide", *_whole(np.random.default_rng(4), 3, 3, 4, 2, 3)),
+    ],
+    more=lambda rng: Case("any sizes", *_whole(rng, *rng.integers(2, 5, size=5))),
+    tolerance=1e-6,
+    hints=[
+        "Write the forward first and give every step its letter: z, a, h, v, s. Then go backwards, "
+        "one letter at a time: ds, dv, dh, da, dz.",
+        "ds sums dy * x over positions; dv = ds * s * (1 - s); dh = dv @ w2; da = dh * (a > 0); "
+        "dz = da @ w1.",
+        "dW1 = da.T @ z and dW2 = dv.T @ h: each has the shape of its weight.",
+        "x has two paths to the loss: dx = gate * dy + dz / (H * W), the second spread over all "
+        "positions.",
+    ],
+)
+
+
+@squeeze_excite.mutant(
+    "x reaches the loss on two paths, and you followed the first: the context term "
+    "dz / (H * W), through the mean that made the gate, is missing in dx."
+)
+def context_forgotten(x, w1, w2):
+    return _squeeze_excite(x, w1, w2, context=0.0)
+
+
+@squeeze_excite.mutant("In the context term dz is not divided by H * W: the squeeze is a mean.")
+def context_not_divided(x, w1, w2):
+    return _squeeze_excite(x, w1, w2, context=x.shape[2] * x.shape[3])
+
+
+@squeeze_excite.mutant("The sigmoid's slope s * (1 - s) is missing on the way from ds to dv.")
+def slope_of_sigmoid_forgotten(x, w1, w2):
+    return _squeeze_excite(x, w1, w2, slope=False)
+
+
+@squeeze_excite.mutant("The ReLU lets a gradient pass only where a > 0: dh is not masked.")
+def relu_not_masked(x, w1, w2):
+    return _squeeze_excite(x, w1, w2, masked=False)
+
+
+@squeeze_excite.mutant("The gradients of the weights are transposed: dW1 = da.T @ z, (C/r, C).")
+def transposed_weights(x, w1, w2):
+    y, (vjp_x, vjp_w1, vjp_w2) = _squeeze_excite(x, w1, w2)
+    return y, (vjp_x, lambda dy: vjp_w1(dy).T, lambda dy: vjp_w2(dy).T)
+
+
+# -- SqueezeExcitation ----------------------------------------------------------------------
+
+
+class SqueezeExcitationReference(nn.Module):
+    def __init__(self, channels, reduction=16):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
+        self.fc2 = nn.Linear(channels // reduction, channels, bias=False)
+
+    def forward(self, x):
+        return x * self.gates(x.mean(dim=(2, 3)))
+
+    def gates(self, z):
+        s = F.sigmoid(self.fc2(F.relu(self.fc1(z))))
+        return s.reshape(*s.shape, 1, 1)
+
+
+def _images(*shape):
+    return np.random.default_rng(sum(shape)).normal(size=shape).round(1)
+
+
+SqueezeExcitation = Exercise(
+    "13.SqueezeExcitation",
+    reference=SqueezeExcitationReference,
+    observe=module,
+    cases=[
+        Case("4 channels, reduction 2", _images(2, 4, 2, 2), channels=4, reduction=2),
+        Case("6 channels, reduction 3", _images(3, 6, 2, 3), channels=6, reduction=3),
+        Case("reduction left at 16", _images(2, 32, 2, 2), channels=32),
+    ],
+    more=lambda rng: Case(
+        "8 channels", rng.normal(size=(2, 8, 3, 2)), channels=8, reduction=int(rng.choice([2, 4]))
+    ),
+    tolerance=1e-6,
+    hints=[
+        "In `__init__`, after `super().__init__()`: `self.fc1` and `self.fc2`, two `nn.Linear` "
+        "without bias. Which sizes have they?",
+        "fc1 goes from `channels` to `channels // reduction`, fc2 back.",
+        "In `forward`: `x.mean(dim=(2, 3))`, then the layers, F.relu and F.sigmoid.",
+        "`s.reshape(*s.shape, 1, 1)` turns (N, C) into (N, C, 1, 1), which multiplies x.",
+    ],
+)
+
+
+@SqueezeExcitation.mutant("`nn.Linear` has a bias unless it is told `bias=False`.")
+class biases_left_in(SqueezeExcitationReference):
+    def __init__(self, channels, reduction=16):
+        super().__init__(channels, reduction)
+        self.fc1 = nn.Linear(channels, channels // reduction)
+        self.fc2 = nn.Linear(channels // reduction, channels)
+
+
+@SqueezeExcitation.mutant("The hidden layer should have channels // reduction units.")
+class reduction_ignored(SqueezeExcitationReference):
+    def __init__(self, channels, reduction=16):
+        super().__init__(channels, reduction=1)
+
+
+@SqueezeExcitation.mutant("The gates come back alone: they are still to be multiplied with x.")
+class gates_alone(SqueezeExcitationReference):
+    def forward(self, x):
+        return self.gates(x.mean(dim=(2, 3))).reshape(*x.shape[:2])
+
+
+@SqueezeExcitation.mutant("You added the gates to x; they scale it, so multiply.")
+class added_gates(SqueezeExcitationReference):
+    def forward(self, x):
+        return x + self.gates(x.mean(dim=(2, 3)))
+
+
+@SqueezeExcitation.mutant(
+    "The squeeze takes the largest value of each channel; here it is the mean."
+)
+class max_squeeze(SqueezeExcitationReference):
+    def forward(self, x):
+        return x * self.gates(F.amax(x, dim=(2, 3)))
+
+
+@SqueezeExcitation.mutant(
+    "The squeeze was detached from the graph: the gradient's path through the gate is cut, and x "
+    "lacks its context term."
+)
+class detached_squeeze(SqueezeExcitationReference):
+    def forward(self, x):
+        return x * self.gates(x.detach().mean(dim=(2, 3)))
