@@ -182,13 +182,24 @@ def test_checkout_that_moved_installs_again(launcher, environment, recorder, che
     assert not launcher.Environment(elsewhere / ".venv", elsewhere).has(["course"])
 
 
-def test_extras_add_up(environment, recorder):
+def test_extras_add_up(environment, recorder, checkout):
     recorder()
     environment.prepare(["course"])
     again = recorder()
     environment.prepare(["course", "dev"])
     environment.prepare(["course"])
-    assert again.steps == ["install course dev"]
+    (checkout / "constraints.txt").write_text("changed\n")
+    environment.prepare(["course"])
+    assert again.steps == ["install course dev", "install course dev"]
+
+
+def test_environment_whose_python_is_gone_is_made_anew(environment, recorder):
+    recorder()
+    environment.prepare(["course"])
+    environment.python.unlink()
+    again = recorder(usable=False)
+    environment.prepare(["course"])
+    assert again.steps == ["create", "install course"]
 
 
 def test_stamp_that_cannot_be_read_counts_as_none(environment, recorder):
