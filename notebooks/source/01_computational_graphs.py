@@ -868,7 +868,7 @@ viz.show_feature_maps(
 #
 # The tape (or *Wengert list*, 1964) is the older form. Paszke et al. (2017) explain why PyTorch keeps no tape. The numbers on our nodes are what the tape knew, its order, without the tape.
 #
-# **PyTorch's engine** also numbers its nodes (`sequence_nr`), but the number only sets who goes first among the nodes that are ready. Readiness is counted: before it walks, the engine counts for each node how many edges will deliver a gradient (its *dependencies*), and a node runs when all have arrived. The number alone would not do there, as each thread counts for itself. Leaves are nodes of their own there, `AccumulateGrad`, and they go as soon as they are ready.
+# **PyTorch's engine** also numbers its nodes (`sequence_nr`), but the number only sets who goes first among the nodes that are ready. Readiness is counted: before it walks, the engine counts for each node how many edges will deliver a gradient (its *dependencies*), and a node runs when all have arrived. The number alone would not do there, as each thread counts for itself. The node of a leaf, `AccumulateGrad`, goes as soon as it is ready.
 #
 # **Here.** The library does what this lesson built: one counter for all threads, so the number alone gives the order. Instead of gathering all nodes first, it keeps those that wait in a heap (the function `gradients` in `minitorch_attn/engine/graph.py`), and it adds what this lesson left out: gradients of broadcast arrays, types, and an error if an array that a rule needs was overwritten.
 
@@ -889,7 +889,8 @@ print("overwriting:", last, " ours:", reverse_pass(y.node, 1.0)[x.node])
 # Overwriting gives 3, half of the truth. Each rule of `multiply` knows one input only and returns `dy` times the other, 3. The derivative of $x^2$ is 6, the sum over both edges. No rule needs to know that its inputs are the same.
 #
 # </details>
-#
+
+# %% [markdown]
 # **2.** Someone visits each node of our program $L = p\,s$ once, but in the order in which the walk first meets them: $L$, $p$, $s$, $a$, $b$. Which gradients come out wrong, and by how much?
 
 # %%
@@ -909,7 +910,8 @@ print("dL/da =", gradients[a.node], " dL/db =", gradients[b.node])
 # Both. $p$ is visited before $s$, so it passes on 9 and not $9 + 6 = 15$: the paths through $s$ and then $p$ are lost. For $a$ that is $a \to p \to s \to L$ with 12, which leaves 24 of 36; for $b$ it is $b \to p \to s \to L$ with 18, which leaves 27 of 45. The 6 does arrive at $p$, too late.
 #
 # </details>
-#
+
+# %% [markdown]
 # **3.** An array of a million bytes goes through 50 operations, each with the array itself as the other input, and only the last result is kept. How much memory does the graph hold if the operation is `add`? If it is `multiply`?
 
 # %%
