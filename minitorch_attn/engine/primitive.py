@@ -47,8 +47,8 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
     -------
     callable
         The same function on tensors. Arrays and numbers are taken as constants; tensors and
-        arrays among the settings reach `forward` as arrays. The function of arrays remains its
-        ``__wrapped__``.
+        arrays among the settings reach `forward` as arrays, lists as tuples. The function of
+        arrays remains its ``__wrapped__``.
     """
     name = forward.__name__.strip("_")
     signature = Signature(forward)
@@ -118,7 +118,7 @@ def _constant(op: str, value: Any) -> Any:
 
 
 def _setting(op: str, key: str, value: Any) -> Any:
-    """A setting with its tensors and arrays as arrays that are safe from unnoticed writes."""
+    """A setting as arrays, tuples and plain values, which nobody changes unnoticed."""
     if value is None or type(value) in (int, float, bool, str):
         return value
     if isinstance(value, Tensor):
@@ -128,7 +128,7 @@ def _setting(op: str, key: str, value: Any) -> Any:
     if is_array(value):
         return value.copy()
     if type(value) in (tuple, list):
-        return type(value)(_setting(op, key, item) for item in value)
+        return tuple(_setting(op, key, item) for item in value)
     return value
 
 

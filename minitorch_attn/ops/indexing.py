@@ -8,7 +8,7 @@ from types import EllipsisType
 
 import numpy as np
 
-from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
+from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive, tensor
 from .axes import axis_of
 
 
@@ -64,8 +64,8 @@ def gather(x, *, dim, index):
 
 def take_along_dim(x, indices, dim):
     """Values picked along one axis as by `gather`; x and the indices broadcast along the others."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
-    indices = indices if isinstance(indices, Tensor) else Tensor(indices)
+    x = x if isinstance(x, Tensor) else tensor(x)
+    indices = indices if isinstance(indices, Tensor) else tensor(indices)
     axis = axis_of("take_along_dim", dim, x.ndim)
     common = list(np.broadcast_shapes(_without(x.shape, axis), _without(indices.shape, axis)))
     along_x = common[:axis] + [x.shape[axis]] + common[axis:]

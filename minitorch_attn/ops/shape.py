@@ -49,7 +49,7 @@ def flatten(x, start_dim=0, end_dim=-1):
 
 def squeeze(x, dim=None):
     """Without the axes of size 1: all of them, or those of `dim` (int or tuple) that are 1."""
-    dims = range(x.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    dims = range(x.ndim) if dim is None else dim if isinstance(dim, (tuple, list)) else (dim,)
     dropped = {axis_of("squeeze", d, x.ndim) for d in dims}
     kept = [n for axis, n in enumerate(x.shape) if n != 1 or axis not in dropped]
     return reshape(x, shape=tuple(kept))
@@ -74,13 +74,15 @@ def transpose(x, *, dim0, dim1):
 @primitive
 def permute(x, *, dims):
     """With its axes in another order: axis i of the result is axis dims[i] of x."""
-    y = x.transpose(dims)
-    back = np.argsort([d % x.ndim for d in dims])
+    axes = [axis_of("permute", dim, x.ndim) for dim in dims]
+    if sorted(axes) != list(range(x.ndim)):
+        raise ShapeError(f"permute: {tuple(dims)} must name each axis of {x.shape} once")
+    back = np.argsort(axes)
 
     def vjp_x(dy):
         return dy.transpose(back)
 
-    return y, vjp_x
+    return x.transpose(axes), vjp_x
 
 
 @primitive

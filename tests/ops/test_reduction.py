@@ -12,7 +12,7 @@ import minitorch_attn.functional as F
 from .parity import check_gradients, compare, normal, torch
 
 X = normal(2, 3, 4)
-DIMS = [None, 0, 1, -1, (0,), (0, 2), (-1, 0), (0, 1, 2)]
+DIMS = [0, 1, -1, (0,), (0, 2), [0, 2], (-1, 0), (0, 1, 2)]
 
 
 @st.composite
@@ -59,7 +59,7 @@ def test_reductions_over_any_axes(op, reduction):
 
 
 @pytest.mark.parametrize("op", ["sum", "mean", "amax", "amin", "var", "std", "logsumexp"])
-@pytest.mark.parametrize("dim", DIMS[1:])
+@pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("keepdim", [False, True])
 def test_axes_as_in_pytorch(op, dim, keepdim):
     compare(getattr(F, op), getattr(torch, op, None), X, dim=dim, keepdim=keepdim)

@@ -50,7 +50,7 @@ def test_flatten_refuses_an_end_before_the_start():
         F.flatten(mt.tensor(X), 2, 1)
 
 
-@pytest.mark.parametrize("dim", [None, 0, 1, -1, (0, 2), (0, 1, 2, 3)])
+@pytest.mark.parametrize("dim", [None, 0, 1, -1, (0, 2), [0, 2], (0, 1, 2, 3)])
 def test_squeeze_drops_axes_of_size_one_only(dim):
     settings = {} if dim is None else {"dim": dim}
     compare(F.squeeze, getattr(torch, "squeeze", None), normal(1, 3, 1, 2), **settings)
@@ -104,7 +104,7 @@ def test_joining_along_a_dim_that_does_not_exist(op):
 
 @pytest.mark.parametrize("dims", [(0, 1), (0, 0, 1), (0, 1, 2, 3)])
 def test_permute_needs_every_axis_once(dims):
-    with pytest.raises(ValueError, match=r"permute: .*\(2, 3, 4\)"):
+    with pytest.raises((mt.ShapeError, IndexError), match=r"permute: .*(\(2, 3, 4\) once|dim 3)"):
         mt.tensor(X).permute(dims)
 
 
