@@ -1,7 +1,4 @@
-"""Many values become one: sums, means, extremes, norms.
-
-`dim` is an axis, a tuple of axes, or None for all; with `keepdim` the reduced axes stay, of size 1.
-"""
+"""Many values become one: sums, means, extremes, norms, over some axes or all."""
 
 from __future__ import annotations
 
@@ -16,57 +13,74 @@ from .indexing import gather
 
 @primitive
 def sum(x, *, dim=None, keepdim=False):
-    """Sum over `dim`."""
+    """Sum over axes.
+
+    Parameters
+    ----------
+    x : (*)
+    dim : int, tuple of int, or None
+        The axes to sum over; all of them if left out.
+    keepdim : bool
+        Keep these axes, of size 1.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
     shape = x.shape
 
     def vjp_x(dy):
-        return _spread(dy, shape, dim, keepdim)
+        return np.broadcast_to(_keep(dy, dim, keepdim), shape)
 
     return x.sum(axis=dim, keepdims=keepdim), vjp_x
 
 
 @primitive
 def mean(x, *, dim=None, keepdim=False):
-    """Mean over `dim`: the sum divided by how many were summed."""
+    """Mean over axes, the sum divided by how many values were summed; arguments as in `sum`."""
     total, shape = x.sum(axis=dim, keepdims=keepdim), x.shape
     n = _count(shape, dim)
 
     def vjp_x(dy):
-        return _spread(dy / n, shape, dim, keepdim)
+        return np.broadcast_to(_keep(dy / n, dim, keepdim), shape)
 
     return total / n, vjp_x
 
 
 @primitive
 def var(x, *, dim=None, correction=1, keepdim=False):
-    """Variance over `dim`: sum of (x - mean)^2, divided by their number less `correction`.
+    """Variance over axes: the sum of (x - mean)^2 divided by their number n - correction.
 
-    `correction=1` estimates the variance of what the values were drawn from; normalisation layers
-    take 0.
+    Arguments as in `sum`. The correction of 1 makes it an unbiased estimate of the variance of
+    what the values were drawn from; normalisation layers take 0. With n <= correction it is NaN.
     """
     centred, freedom = _centred(x, dim), _freedom(x.shape, dim, correction)
 
     def vjp_x(dy):  # the mean's own dependence on x drops out: the centred values sum to 0
-        return _spread(dy * 2 / freedom, centred.shape, dim, keepdim) * centred
+        return _keep(dy * 2 / freedom, dim, keepdim) * centred
 
     return np.square(centred).sum(axis=dim, keepdims=keepdim) / freedom, vjp_x
 
 
 @primitive
 def std(x, *, dim=None, correction=1, keepdim=False):
-    """Standard deviation over `dim`, the square root of `var`; its gradient at 0 is 0."""
+    """Standard deviation over axes, the square root of `var`; its gradient at 0 is 0.
+
+    Arguments as in `var`.
+    """
     centred, freedom = _centred(x, dim), _freedom(x.shape, dim, correction)
     y = np.sqrt(np.square(centred).sum(axis=dim, keepdims=keepdim) / freedom)
 
     def vjp_x(dy):
-        return _spread(_ratio(dy, y * freedom), centred.shape, dim, keepdim) * centred
+        return _keep(_ratio(dy, y * freedom), dim, keepdim) * centred
 
     return y, vjp_x
 
 
 @primitive
 def prod(x, *, dim=None, keepdim=False):
-    """Product over one axis, or all."""
+    """Product over one axis (`dim` is an int), or over all; `keepdim` as in `sum`."""
     if isinstance(dim, tuple):
         raise DTypeError(f"prod: dim is one axis or None, not {dim}")
     shape = x.shape
@@ -75,7 +89,7 @@ def prod(x, *, dim=None, keepdim=False):
         rows = x.reshape(-1) if dim is None else np.moveaxis(x, dim, -1)
         others = _product_of_the_others(rows)
         others = others.reshape(shape) if dim is None else np.moveaxis(others, -1, dim)
-        return _spread(dy, shape, dim, keepdim) * others
+        return _keep(dy, dim, keepdim) * others
 
     return x.prod(axis=dim, keepdims=keepdim), vjp_x
 
@@ -92,7 +106,7 @@ def cumsum(x, *, dim):
 
 @primitive
 def amax(x, *, dim=None, keepdim=False):
-    """Maximum over `dim`; equal maxima share the gradient evenly."""
+    """Maximum over axes; equal maxima share the gradient evenly. Arguments as in `sum`."""
     y = x.max(axis=dim, keepdims=True)
 
     def vjp_x(dy):
@@ -103,7 +117,7 @@ def amax(x, *, dim=None, keepdim=False):
 
 @primitive
 def amin(x, *, dim=None, keepdim=False):
-    """Minimum over `dim`; equal minima share the gradient evenly."""
+    """Minimum over axes; equal minima share the gradient evenly. Arguments as in `sum`."""
     y = x.min(axis=dim, keepdims=True)
 
     def vjp_x(dy):
@@ -120,7 +134,7 @@ class Extremes(NamedTuple):
 
 
 def max(x, dim=None, keepdim=False):
-    """The maximum of all; or with `dim`, the maxima along it and their indices.
+    """Maximum of all values; or along an axis `dim`, the pair (values, indices).
 
     Of equal maxima along an axis the first is chosen, and takes the whole gradient.
     """
@@ -128,7 +142,7 @@ def max(x, dim=None, keepdim=False):
 
 
 def min(x, dim=None, keepdim=False):
-    """The minimum of all; or with `dim`, the minima along it and their indices.
+    """Minimum of all values; or along an axis `dim`, the pair (values, indices).
 
     Of equal minima along an axis the first is chosen, and takes the whole gradient.
     """
@@ -149,21 +163,21 @@ def argmin(x, *, dim=None, keepdim=False):
 
 @primitive
 def any(x, *, dim=None, keepdim=False):
-    """Whether any value over `dim` is true (not zero)."""
+    """Whether any value is true (not zero), over axes; arguments as in `sum`."""
     return x.any(axis=dim, keepdims=keepdim), None
 
 
 @primitive
 def all(x, *, dim=None, keepdim=False):
-    """Whether all values over `dim` are true (not zero)."""
+    """Whether all values are true (not zero), over axes; arguments as in `sum`."""
     return x.all(axis=dim, keepdims=keepdim), None
 
 
 @primitive
 def norm(x, *, p=2, dim=None, keepdim=False):
-    """The p-norm (sum of |x|^p)^(1/p) over `dim`, for p > 0; `float("inf")` is the largest |x|.
+    """Norm over axes: (sum of abs(x)^p)^(1/p), or the largest abs(x) for p = infinity.
 
-    Where the norm is 0, so is its gradient.
+    Other arguments as in `sum`. Where the norm is 0, so is its gradient.
     """
     if p == math.inf:
         return _largest(np.abs(x), np.sign(x), dim, keepdim)
@@ -171,15 +185,15 @@ def norm(x, *, p=2, dim=None, keepdim=False):
 
     def vjp_x(dy):
         if p == 2:
-            return _spread(dy, x.shape, dim, keepdim) * _ratio(x, y)
-        return _spread(dy, x.shape, dim, keepdim) * np.sign(x) * _ratio(np.abs(x), y) ** (p - 1)
+            return _keep(dy, dim, keepdim) * _ratio(x, y)
+        return _keep(dy, dim, keepdim) * np.sign(x) * _ratio(np.abs(x), y) ** (p - 1)
 
     return y if keepdim else _drop(y, dim), vjp_x
 
 
 @primitive
 def logsumexp(x, *, dim, keepdim=False):
-    """Logarithm of the sum of exp(x) over `dim`, without overflow."""
+    """Logarithm of the sum of exp(x) over axes, without overflow; arguments as in `sum`."""
     largest = x.max(axis=dim, keepdims=True)
     largest = np.where(np.isfinite(largest), largest, 0)  # all -inf: the sum is 0, its log -inf
     with np.errstate(divide="ignore"):
@@ -187,7 +201,7 @@ def logsumexp(x, *, dim, keepdim=False):
 
     def vjp_x(dy):
         finite = np.where(np.isfinite(y), y, 0)
-        return _spread(dy, x.shape, dim, keepdim) * np.exp(x - finite)
+        return _keep(dy, dim, keepdim) * np.exp(x - finite)
 
     return y if keepdim else _drop(y, dim), vjp_x
 
@@ -195,15 +209,13 @@ def logsumexp(x, *, dim, keepdim=False):
 # -- what reductions share -------------------------------------------------------------------------
 
 
-def _spread(dy, shape, dim, keepdim):
-    """The gradient of a result, given to everything it was reduced from."""
-    if dim is not None and not keepdim:
-        dy = np.expand_dims(dy, dim)
-    return np.broadcast_to(dy, shape)
+def _keep(dy, dim, keepdim):
+    """The gradient of a result with the reduced axes, of size 1, so that it broadcasts to x."""
+    return dy if keepdim or dim is None else np.expand_dims(dy, dim)
 
 
 def _drop(y, dim):
-    """A result that kept its reduced axes, without them."""
+    """A result without the reduced axes that it kept."""
     return y.reshape(()) if dim is None else y.squeeze(axis=dim)
 
 
@@ -230,9 +242,8 @@ def _ratio(a, b):
 
 def _share(dy, chosen, dim, keepdim):
     """The gradient of a result, in equal parts to those that were chosen for it."""
-    if dim is not None and not keepdim:
-        dy = np.expand_dims(dy, dim)
-    return dy / chosen.sum(axis=dim, keepdims=True, dtype=dy.dtype) * chosen
+    share = _keep(dy, dim, keepdim) / chosen.sum(axis=dim, keepdims=True, dtype=dy.dtype)
+    return share * chosen
 
 
 def _product_of_the_others(x):
