@@ -324,11 +324,11 @@ def test_endless_cell_is_stopped_and_named(course, capsys):
 
 
 def test_run_leaves_the_learners_progress_alone(course, monkeypatch):
-    monkeypatch.setenv("MINITORCH_ATTN_PROGRESS", "the learner's own")
-    edit_source(course, "notebooks", "6 * 7", 'os.environ["MINITORCH_ATTN_PROGRESS"][-17:]')
+    monkeypatch.setenv("MINITORCH_ATTN_PROGRESS", "own_progress")
+    edit_source(course, "notebooks", "6 * 7", 'os.environ["MINITORCH_ATTN_PROGRESS"][-12:]')
     assert command(course) == 0
     lesson = build.read(course / "notebooks" / "01_topic.ipynb")
-    assert "the learner's own" not in str(lesson.cells[-1].outputs)
+    assert "own_progress" not in str(lesson.cells[-1].outputs)
 
 
 def test_figures_are_stored_whatever_the_authors_backend(course, monkeypatch):
