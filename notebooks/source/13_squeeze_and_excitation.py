@@ -40,7 +40,9 @@ mt.set_default_dtype("float64")
 train, test = digits(), digits(train=False)
 images, labels = test[:]
 image = images[int(np.flatnonzero(labels == 1)[2])]  # (1, 8, 8)
+viz.show_images(image, ["a digit one"])
 
+# %%
 rows = np.array([[-1.0, -1, -1], [0, 0, 0], [1, 1, 1]])
 diagonal = np.array([[-1.0, -1, 0], [-1, 0, 1], [0, 1, 1]])
 kernels = np.stack([rows, diagonal, rows.T, diagonal[:, ::-1]])[:, None]  # (4, 1, 3, 3)
@@ -50,8 +52,8 @@ x = F.conv2d(mt.tensor(image[None]), mt.tensor(kernels), padding=1).abs()  # (1,
 viz.show_feature_maps(x[0], titles=edges, columns=4, label="response")
 
 # %% [markdown]
-# *Figure 1. The four channels of a digit one. Its strokes are vertical, so the third channel has
-# most to say.*
+# *Figure 1. A digit one, and the four channels that the filters make of it. Its strokes are upright,
+# so the third channel has most to say.*
 #
 # Squeeze and excitation turns this feature map into four numbers, works out four *gates* between 0
 # and 1 from them, and multiplies every channel by its gate. Here the gates are chosen by hand: a
@@ -218,7 +220,7 @@ def squeeze_excite(x, w1, w2):
 
 
 # %%
-rng = np.random.default_rng(13)
+rng = np.random.default_rng(0)
 x = rng.normal(size=(2, 4, 3, 3))
 w1, w2 = rng.normal(size=(2, 4)), rng.normal(size=(4, 2))
 
@@ -480,9 +482,7 @@ handle.remove()
 
 s = seen[0].reshape(1000, 4, 6).mean(axis=2)  # (inputs, group of channels)
 mean_gate = np.stack([s[told == picture].mean(axis=0) for picture in range(4)])
-viz.show_channel_weights(
-    mean_gate, rows=[f"picture {i}" for i in range(4)], label="mean gate of a group of channels"
-)
+viz.show_channel_weights(mean_gate, rows=[f"picture {i}" for i in range(4)], label="mean gate")
 
 # %% [markdown]
 # *Figure 8. One row for each brightest picture, one column for each group of channels.*
@@ -570,11 +570,11 @@ for placement, runs in placements.items():
         f"{placement:9}", "  ".join(f"{run:.1f} %" for run in runs), f"  mean {np.mean(runs):.1f} %"
     )
 
-# %%
-viz.plot_arms(placements, label="accuracy on unseen inputs, %")
-
 means = {placement: np.mean(runs) for placement, runs in placements.items()}
 assert max(means, key=means.get) == "pre" and min(means, key=means.get) == "none"
+
+# %%
+viz.plot_arms(placements, label="accuracy on unseen inputs, %")
 
 # %% [markdown]
 # *Figure 10. Before the branch is the best place here. The other three lie so close together that
