@@ -71,12 +71,9 @@ from .ops.comparison import (
     lt,
     ne,
 )
-from .ops.convolution import (
-    conv2d,
-)
-from .ops.dropout import (
-    dropout,
-)
+from .ops.convolution import conv2d
+from .ops.dropout import dropout
+from .ops.einsum import einsum
 from .ops.indexing import (
     gather,
     getitem,
@@ -87,7 +84,6 @@ from .ops.indexing import (
 from .ops.linalg import (
     bmm,
     dot,
-    einsum,
     matmul,
     outer,
 )
@@ -155,6 +151,4 @@ from .ops.shape import (
     triu,
     unsqueeze,
 )
-from .ops.special import (
-    erf,
-)
+from .ops.special import erf
