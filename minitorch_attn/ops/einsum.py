@@ -161,10 +161,11 @@ def _check_sizes(equation, terms, shapes):
         for label in _distinct(term):
             found = {n for c, n in zip(term, shape) if c == label}
             sizes.setdefault(label, []).append(found)
-    for label, found in sizes.items():
-        if len(set().union(*found) - {1}) > 1 or any(len(in_one) > 1 for in_one in found):
+    for label, by_operand in sizes.items():
+        different = set().union(*by_operand)
+        if len(different - {1}) > 1 or any(len(found) > 1 for found in by_operand):
             shown = label if label in equation else "..."
-            numbers = " and ".join(map(str, sorted(set().union(*found))))
+            numbers = " and ".join(map(str, sorted(different)))
             raise ShapeError(
                 f"einsum: {shown!r} in {equation!r} stands for the sizes {numbers} "
                 f"(shapes {', '.join(map(str, shapes))})"
