@@ -23,24 +23,25 @@ def matmul(a, b):
         If the inner sizes differ, or an operand has no axes.
     """
     _check_inner_sizes(a.shape, b.shape)
+    a_is_row, b_is_column, one_b = a.ndim == 1, b.ndim == 1, b.ndim <= 2
 
     def as_matrix(dy):
         """The gradient with the axes that a vector's product has dropped: (*, n, k)."""
-        if b.ndim == 1:
+        if b_is_column:
             dy = dy[..., None]
-        return dy[..., None, :] if a.ndim == 1 else dy
+        return dy[..., None, :] if a_is_row else dy
 
     def vjp_a(dy):
-        columns = b[:, None] if b.ndim == 1 else b
+        columns = b[:, None] if b_is_column else b
         da = as_matrix(dy) @ columns.swapaxes(-1, -2)
-        return da[..., 0, :] if a.ndim == 1 else da
+        return da[..., 0, :] if a_is_row else da
 
     def vjp_b(dy):
-        rows, dy = (a[None, :] if a.ndim == 1 else a), as_matrix(dy)
-        if b.ndim <= 2 and rows.ndim > 2:  # one b for the whole batch: one product over all rows
+        rows, dy = (a[None, :] if a_is_row else a), as_matrix(dy)
+        if one_b and rows.ndim > 2:  # the same b for the whole batch: one product over all rows
             rows, dy = _as_one_matrix(rows), _as_one_matrix(dy)
         db = rows.swapaxes(-1, -2) @ dy
-        return db[..., 0] if b.ndim == 1 else db
+        return db[..., 0] if b_is_column else db
 
     return a @ b, (vjp_a, vjp_b)
 

@@ -24,7 +24,7 @@ def pytorch(name):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_activations_agree_with_pytorch(name):
     tolerance = {"tolerance": ROUGH} if name == "hardsigmoid" else {}
-    compare(getattr(F, name), pytorch(name), np.linspace(-9, 9, 38), **tolerance)
+    compare(getattr(F, name), pytorch(name), np.linspace(-24, 24, 98), **tolerance)
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
@@ -60,6 +60,11 @@ def test_slopes_at_the_kink_are_pytorchs(name, slope):
     x = mt.zeros(1).requires_grad_()
     getattr(F, name)(x).sum().backward()
     assert x.grad.item() == pytest.approx(slope)
+
+
+@pytest.mark.parametrize("name", ["hardsigmoid", "hardswish"])
+def test_slopes_where_straight_lines_meet_are_pytorchs(name):
+    compare(getattr(F, name), pytorch(name), np.array([-3.0, 0.0, 3.0]), tolerance=ROUGH)
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh", "leaky_relu", "elu", "softplus"])
