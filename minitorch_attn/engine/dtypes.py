@@ -41,6 +41,6 @@ def unwidened(y: Any, inputs: Sequence[Any]) -> Any:
     """
     dtypes = [x.dtype for x in inputs if hasattr(x, "dtype")]
     if FLOAT64 in dtypes:
-        return y
+        return y  # the common case
     floats = [dtype for dtype in dtypes if dtype.kind == "f"]
     return y.astype(max(floats, key=lambda d: d.itemsize, default=_default), copy=False)

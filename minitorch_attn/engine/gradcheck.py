@@ -339,9 +339,9 @@ def _one_sided_slopes(
     value = x[index].copy()
     with np.errstate(all="ignore"):
         x[index] = value + step
-        ahead = (evaluate() - y) / (x[index] - value)  # by the step that was left after rounding
+        ahead = (evaluate() - y) / step
         x[index] = value - step
-        behind = (y - evaluate()) / (value - x[index])
+        behind = (y - evaluate()) / step
     x[index] = value
     return ahead, behind
 

@@ -109,7 +109,7 @@ def _constant(op: str, value: Any) -> Any:
     """
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, (float, int)):
+    if value is None or type(value) in (float, int, bool):
         return value
     try:
         return as_numbers(value).copy()

@@ -515,6 +515,13 @@ def test_grad_returns_gradients_and_touches_none():
     assert x.grad is None and w.grad is None
 
 
+def test_gradients_of_grad_have_memory_of_their_own():
+    a, b = leaf(1.0), leaf(2.0)
+    da, db = grad(add(a, b), [a, b])
+    da *= 5.0
+    assert (da.item(), db.item()) == (5.0, 1.0)
+
+
 def test_grad_of_computed_tensors():
     x = leaf(2.0)
     h = square(x)

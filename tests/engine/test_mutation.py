@@ -183,7 +183,9 @@ def test_a_saved_array_is_found_wherever_a_rule_holds_it(holder):
         return x + 0.0, holder(x)
 
     x = leaf(1.0, 2.0)
-    op(x).backward(np.ones(2))
+    y = op(x)
+    tensor([1.0]).fill_(2.0)  # another tensor: no reason to refuse
+    y.backward(np.ones(2))
     assert x.grad.tolist() == [1.0, 2.0]
     y = op(x)
     x.detach().fill_(9.0)
