@@ -39,7 +39,9 @@ mt.set_default_dtype("float64")
 # %%
 train, test = digits(), digits(train=False)
 images, labels = test[:]
-image = images[int(np.flatnonzero(labels == 1)[2])]  # (1, 8, 8)
+one = int(np.flatnonzero(labels == 1)[2])
+image = images[one]  # (1, 8, 8)
+assert image.shape == (1, 8, 8) and image.max() <= 1 and labels[one] == 1
 viz.show_images(image, ["a digit one"])
 
 # %%
