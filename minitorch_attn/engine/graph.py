@@ -14,6 +14,7 @@ from .errors import GraphError, ShapeError, explain
 from .mutation import tick
 
 if TYPE_CHECKING:
+    from .anomaly import Inspector
     from .tensor import Tensor
 
 
@@ -21,7 +22,7 @@ class Mode(threading.local):
     """What happens to the operations of this thread: recorded or not, inspected or not."""
 
     recording = True
-    inspector: Any = None  # see anomaly.py
+    inspector: Inspector | None = None
 
 
 mode = Mode()

@@ -43,14 +43,14 @@ class Tensor:
     """
 
     # _node is where gradients of this tensor meet in the graph; None if it needs no gradient.
-    __slots__ = ("__weakref__", "_data", "_node", "grad")
+    __slots__ = ("__weakref__", "_data", "_grad", "_node")
 
     __array_ufunc__ = None  # lets `array * tensor` reach Tensor.__rmul__
 
     def __init__(self, data: Any, requires_grad: bool = False):
         self._data: Array = as_numbers(data)
         self._node: Node | None = None
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
         self.requires_grad = requires_grad
 
     # -- what it holds ------------------------------------------------------------------
@@ -69,6 +69,19 @@ class Tensor:
         self._data = values
         if self.is_leaf:
             self.requires_grad = self.requires_grad  # a new node, that knows a new dtype
+
+    @property
+    def grad(self) -> Tensor | None:
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        if gradient is not None and getattr(gradient, "shape", None) != self.shape:
+            raise ShapeError(
+                f"the gradient of a tensor of shape {self.shape} is a tensor of that shape, or "
+                f"None to forget it, not {describe(gradient)}"
+            )
+        self._grad = None if gradient is None else as_tensor(gradient)
 
     @property
     def requires_grad(self) -> bool:
@@ -152,8 +165,8 @@ class Tensor:
 
     def accumulate_grad(self, dx: Array) -> None:
         """Add an array to `.grad`, which never shares memory with it."""
-        total = dx.copy() if self.grad is None else self.grad._data + dx
-        self.grad = wrap(backend.as_array(total), None)
+        total = dx.copy() if self._grad is None else self._grad._data + dx
+        self._grad = wrap(backend.as_array(total), None)
 
     def detach(self) -> Tensor:
         """The same values without their history; memory is shared."""
@@ -167,7 +180,7 @@ class Tensor:
 
     def zero_grad(self) -> None:
         """Forget the gradient."""
-        self.grad = None
+        self._grad = None
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad` and return the tensor."""
@@ -349,10 +362,10 @@ def as_tensor(data: Any, dtype: Any = None) -> Tensor:
     """A tensor that shares its memory with an array where it can; a tensor is returned as it is.
 
     The engine cannot see writes to the array itself: do not change it between a computation and
-    its `backward()`. A tensor of another dtype is converted without its history.
+    its `backward()`. A tensor of another dtype is converted, as by `x.to(dtype)`.
     """
-    if isinstance(data, Tensor) and dtype in (None, data.dtype):
-        return data
+    if isinstance(data, Tensor):
+        return data if dtype in (None, data.dtype) else data.to(dtype)
     return wrap(as_numbers(data, dtype), None)
 
 
@@ -361,7 +374,7 @@ def wrap(array: Array, node: Node | None) -> Tensor:
     tensor = _new(Tensor)
     tensor._data = array
     tensor._node = node
-    tensor.grad = None
+    tensor._grad = None
     return tensor
 
 

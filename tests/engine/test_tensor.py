@@ -141,6 +141,12 @@ def test_as_tensor_shares_memory_and_returns_tensors_as_they_are():
     assert as_tensor([1, 2]).dtype == np.int64
 
 
+def test_as_tensor_of_another_dtype_stays_in_the_graph():
+    x = tensor([2.0], requires_grad=True)
+    square(as_tensor(x, dtype="float64")).backward()
+    assert x.grad.tolist() == [4.0] and x.grad.dtype == np.float32
+
+
 # -- requires_grad -----------------------------------------------------------------------------
 
 
@@ -268,6 +274,21 @@ def test_iteration_gives_rows_that_are_still_in_the_graph(monkeypatch):
     first, second = x
     total(multiply(first, second)).backward()
     assert x.grad.tolist() == [[3.0, 4.0], [1.0, 2.0]]
+
+
+def test_setting_the_gradient():
+    x = tensor([1.0, 2.0], requires_grad=True)
+    x.grad = tensor([3.0, 4.0])
+    x.grad *= 2.0
+    assert x.grad.tolist() == [6.0, 8.0]
+    x.grad = np.array([5.0, 6.0], "float32")
+    total(square(x)).backward()
+    assert x.grad.tolist() == [7.0, 10.0]
+    for wrong, said in ((0, "not 0"), (tensor([1.0]), r"not \(1,\) float32"), ([1.0, 2.0], "not ")):
+        with pytest.raises(ShapeError, match=rf"of shape \(2,\) is a tensor of that .*{said}"):
+            x.grad = wrong
+    x.grad = None
+    assert x.grad is None
 
 
 # -- writing -----------------------------------------------------------------------------------
