@@ -98,7 +98,10 @@ def _record(op: str, y: Array, sources: list[Node | None], rules: Any) -> Node |
             f"{op} returned {len(rules)} rules for {len(sources)} inputs: it must return one for "
             "each, or None for an input that has no gradient"
         )
-    edges = [(s, rule) for s, rule in zip(sources, rules) if s is not None and rule is not None]
+    edges = []
+    for source, rule in zip(sources, rules):
+        if source is not None and rule is not None:
+            edges.append((source, rule))
     return Node(op, edges, y) if edges else None
 
 
