@@ -73,12 +73,7 @@ def test_steep_functions_are_not_mistaken_for_kinks(f, slope, x):
 
 
 def test_large_and_small_inputs_are_measured_by_steps_of_their_size():
-    def wave(x):
-        return np.sin(x / size), lambda dy: dy * np.cos(x / size) / size
-
-    size = np.array([1e12, 1e6, 1.0, 1.0])
-    (result,) = check_vjp(wave, np.array([1.0, 1.0, 1.0, 1e-6]) * size).inputs
-    assert not result.on_kink.any()
+    assert check_vjp(elementwise(np.sin, np.cos), np.array([1e8 / 3, 1e4 / 3, 1.0, 1e-6]))
 
 
 @pytest.mark.parametrize("distance", [1e-9, 1e-8, 2e-8, 5e-8, 1e-7, 2e-7, 3e-7, 5e-7, 9e-7, 2e-6])
