@@ -44,6 +44,7 @@ mt.set_default_dtype("float64")
 train, test = digits(), digits(train=False)
 images, labels = train[:]
 first = [int(np.flatnonzero(labels == k)[0]) for k in range(10)]
+assert (labels[first] == np.arange(10)).all()
 viz.show_images(images[first], labels[first], columns=10)
 
 # %%
@@ -53,6 +54,9 @@ W = mt.tensor(np.zeros((10, 64)), requires_grad=True)
 z = x @ W.transpose(0, 1)  # (1442, 10)
 F.cross_entropy(z, labels).backward()
 downhill = -W.grad.numpy()  # (10, 64)
+for k in range(10):
+    more = x.data[labels == k].mean(axis=0) - x.data.mean(axis=0)  # ink, compared with all digits
+    assert np.corrcoef(downhill[k], more)[0, 1] > 0.95
 viz.show_feature_maps(downhill.reshape(10, 8, 8), columns=5, label="opposite of the gradient")
 
 # %% [markdown]
