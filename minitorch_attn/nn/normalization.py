@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..engine import ShapeError, Tensor, no_grad, ones, zeros
+from ..engine import ShapeError, Tensor, ones, zeros
 from .module import Module
 from .parameter import Parameter
 from .summary import settings
@@ -66,8 +66,7 @@ class _BatchNorm(Module):
         """Count a batch, and return its share in the running statistics."""
         if self.num_batches_tracked is None:
             return 0.0
-        with no_grad():
-            self.num_batches_tracked += 1
+        self.num_batches_tracked.data = self.num_batches_tracked.data + 1
         return 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
 
     def extra_repr(self) -> str:

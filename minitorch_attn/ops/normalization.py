@@ -87,7 +87,10 @@ def batch_norm(
         unbiased = variance * (count / (count - 1))
         for running, batch in ((running_mean, mean), (running_var, unbiased)):
             if running is not None:
-                running.copy_((1 - momentum) * running.data + momentum * batch)
+                # New values, not a write in place: that would make the reverse pass look through
+                # all that was recorded before it.
+                moved = (1 - momentum) * running.data + momentum * batch
+                running.data = moved.astype(running.dtype, copy=False)
 
     return _batch_norm(input, weight, bias, eps=eps, observe=update_running)
 
