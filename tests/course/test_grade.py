@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from minitorch_attn.__main__ import main
 from minitorch_attn.course import grade as grading
 from minitorch_attn.course import solution_source
 from minitorch_attn.course.exercise import exercises
@@ -289,6 +290,48 @@ def test_files_that_cannot_be_written_are_told_before_anything_is_run(tmp_path):
     done = subprocess.run(args, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "cannot be written" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (["--csv", "a.ipynb", "b.ipynb"], "a.ipynb is a notebook: grades go to a file"),
+        (["b.ipynb", "--json", "none.ipynb"], "none.ipynb is a notebook: grades go to a file"),
+        (["b.ipynb", "old", "--csv", "old"], "old is one of the notebooks to grade"),
+        (["b.ipynb", "--csv", "g", "--json", "../here/g"], "g is named for two outputs"),
+        (["b.ipynb", "--csv", "."], ". cannot be written: it is a folder"),
+    ],
+    ids=["forgotten", "suffix", "input", "same", "folder"],
+)
+def test_an_output_that_would_overwrite_is_refused(tmp_path, monkeypatch, capsys, outputs, words):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ("a.ipynb", "b.ipynb", "old"):
+        (folder / name).write_text(name)
+    assert main(["grade", *outputs]) == 2
+    told = capsys.readouterr()
+    assert words in told.err and told.out == ""
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        name: name for name in ("a.ipynb", "b.ipynb", "old")
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (["--cases", "-1"], "argument --cases: -1 is less than 0"),
+        (["--cases", "many"], "argument --cases: 'many' is not a whole number"),
+        (["--cell-limit", "0"], "argument --cell-limit: 0 s: it must be more than 0"),
+        (["--check-limit", "nan"], "argument --check-limit: nan s: it must be more than 0"),
+        (["--notebook-limit", "1h"], "argument --notebook-limit: '1h' is not a number of seconds"),
+        (["--seed", "-3"], "argument --seed: -3 is less than 0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(capsys, setting, words):
+    with pytest.raises(SystemExit) as ended:
+        main(["grade", "x.ipynb", *setting])
+    assert ended.value.code == 2 and words in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
