@@ -7,6 +7,7 @@ takes for itself before any of the learner's code runs.
 from __future__ import annotations
 
 import ast
+import contextlib
 import linecache
 import os
 from typing import IO, Any
@@ -61,6 +62,8 @@ def _ipython_shell() -> Any:
     # Nobody looks: no tracebacks, and figures stay with MPLBACKEND=Agg whatever %matplotlib says.
     shell.showtraceback = shell.showsyntaxerror = lambda *args, **settings: None
     shell.enable_matplotlib = lambda gui=None: (gui, "agg")
+    # IPython 9 records all that a cell prints, slowly and without end; `Host` listens anyway.
+    shell._tee = lambda channel: contextlib.nullcontext()
     return shell
 
 

@@ -386,6 +386,18 @@ def test_magics_and_await_work_in_cells(worker):
     assert side.ask("name", name="x") == 3
 
 
+def test_a_flood_of_print_in_a_cell_is_cut_and_costs_little_time(worker):
+    side = Side(worker.send, 20.0)
+    side.ask("run", source="x = 3", title="<cell 1>")
+    started = time.monotonic()
+    source = (
+        "import sys\nfor i in range(300_000):\n    print(i, file=[sys.stdout, sys.stderr][i % 2])"
+    )
+    side.ask("run", source=source, title="<cell 2>")
+    assert time.monotonic() - started < 2.5
+    assert len(side.printed[1]) == 2_000
+
+
 def test_a_name_that_is_not_there(worker):
     with pytest.raises(SubjectError, match="KeyError: 'squeeze'"):
         Side(worker.send, 20.0).ask("name", name="squeeze")
