@@ -26,7 +26,7 @@ MORE_CASES = 5
 
 
 class CheckFailed(AssertionError):
-    """A check failed where MINITORCH_ATTN_CHECK=raise asks for an exception."""
+    """A check failed where an exception is asked for: under nbgrader, in tests."""
 
 
 # -- what is observed -----------------------------------------------------------------------
@@ -493,15 +493,21 @@ def check(id: str, answer: Any = _NOTHING) -> None:
 
     Notes
     -----
-    Never raises, whatever the answer does; with MINITORCH_ATTN_CHECK=raise in the environment an
-    answer that is not right raises `CheckFailed` once the page is shown.
+    Never raises in a learner's notebook, whatever the answer does. Where nbgrader runs the
+    notebook, or MINITORCH_ATTN_CHECK=raise is in the environment, an answer that is not right
+    raises `CheckFailed` once the page is shown.
     """
     if _taken_while_graded is not None:
         return
     page, is_right = _checked(id, answer)
     page.display()
-    if not is_right and os.environ.get("MINITORCH_ATTN_CHECK") == "raise":
+    if not is_right and (_nbgrader_does() or os.environ.get("MINITORCH_ATTN_CHECK") == "raise"):
         raise CheckFailed(str(page))
+
+
+def _nbgrader_does() -> str | None:
+    """What nbgrader (0.9 or newer) runs this notebook for: ``"autograde"`` or ``"validate"``."""
+    return os.environ.get("NBGRADER_EXECUTION")
 
 
 def _checked(id: str, answer: Any) -> tuple[Page, bool]:
@@ -522,7 +528,7 @@ def _checked(id: str, answer: Any) -> tuple[Page, bool]:
         return page, False
     if any(answer is one for one in _solutions.values()):
         report.page.text("This is the course's own solution, so it does not count as done.")
-        return report.page, report.verdict == "right"
+        return report.page, report.verdict == "right" and not _nbgrader_does()
     tried = report.verdict not in ("not written", "unusable")
     if tried:
         _tries.add(exercise.id)

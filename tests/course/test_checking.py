@@ -31,7 +31,8 @@ from minitorch_attn.course.subject import Side, Worker, here
 def fresh(tmp_path, monkeypatch):
     """A learner who has done nothing yet."""
     monkeypatch.setenv("MINITORCH_ATTN_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.delenv("MINITORCH_ATTN_CHECK", raising=False)
+    for name in ("MINITORCH_ATTN_CHECK", "NBGRADER_EXECUTION"):
+        monkeypatch.delenv(name, raising=False)
     for memory in (checking._tries, checking._hints_given, checking._notes_told):
         memory.clear()
     checking._solutions.clear()
@@ -775,8 +776,16 @@ def test_a_check_leaves_random_numbers_and_dtype_alone(capsys, gate, monkeypatch
     assert "right" in capsys.readouterr().out
 
 
-def test_on_request_a_failed_check_raises(capsys, monkeypatch):
-    monkeypatch.setenv("MINITORCH_ATTN_CHECK", "raise")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MINITORCH_ATTN_CHECK", "raise"),
+        ("NBGRADER_EXECUTION", "autograde"),
+        ("NBGRADER_EXECUTION", "validate"),
+    ],
+)
+def test_on_request_a_failed_check_raises(capsys, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
     check("00.relu", lambda x: np.maximum(x, 0))
     with pytest.raises(checking.CheckFailed, match=r"00\.relu is not right yet"):
         check("00.relu", np.abs)
