@@ -23,19 +23,19 @@ from minitorch_attn.course import check
 # $$z_{nc} = \frac{1}{HW} \sum_{h,w} x_{nchw}$$
 #
 # For example, a channel `[[1, 3], [5, 7]]` becomes 4. Write it in primitive form: return the output
-# and the rule, `return z, vjp_x`. The rule takes `dz` of shape (N, C) and returns `dx` of the shape
-# of x.
+# and the rule, `return z, vjp_x`. The rule takes `dy`, the gradient of the output, of shape (N, C), and
+# returns the gradient of `x`, of the shape of `x`.
 
 
 # %% exercise="squeeze"
 def squeeze(x):
-    """Mean over positions, x (N, C, H, W) -> z (N, C), and the rule dz -> dx."""
+    """Mean over positions, x (N, C, H, W) -> z (N, C), and the rule dy -> dx."""
     ### BEGIN SOLUTION
     H, W = x.shape[2:]
     z = x.mean(axis=(2, 3))
 
-    def vjp_x(dz):
-        return np.broadcast_to(dz[:, :, None, None] / (H * W), x.shape)
+    def vjp_x(dy):
+        return np.broadcast_to(dy[:, :, None, None] / (H * W), x.shape)
 
     return z, vjp_x
     ### END SOLUTION
@@ -157,8 +157,8 @@ check("13.squeeze_excite", squeeze_excite)
 # ## 6. The module
 #
 # The same as an `nn.Module`, put together from parts that have their rules: `nn.Linear`, `F.relu`,
-# `F.sigmoid` and the methods of tensors. Call the two linear layers `fc1` and `fc2`; they have no
-# biases.
+# `F.sigmoid` and the methods of tensors (which say `dim=` where NumPy says `axis=`). Call the two linear
+# layers `fc1` and `fc2`; they have no biases.
 
 
 # %% exercise="SqueezeExcitation"

@@ -83,13 +83,13 @@ excite = Exercise(
     reference=excite_reference,
     cases=[
         Case(
-            "one image, two channels, one hidden unit",
+            "one image, two channels, two hidden units",
             np.array([[1.0, 2.0]]),
-            np.array([[1.0, -0.25]]),
-            np.array([[2.0], [-2.0]]),
+            np.array([[1.0, -0.25], [0.5, -1.0]]),
+            np.array([[2.0, 1.0], [-2.0, 0.5]]),
         ),
         Case(
-            "a hidden unit that is negative",
+            "two images",
             np.array([[1.0, 2.0], [2.0, 0.5]]),
             np.array([[1.0, -1.0], [0.5, 0.5]]),
             np.array([[1.0, 0.5], [-1.0, 2.0]]),
@@ -126,6 +126,11 @@ def softmax_for_sigmoid(z, w1, w2):
     return e / e.sum(axis=1, keepdims=True)
 
 
+@excite.mutant("The ReLU belongs between the two layers; you applied it behind the second.")
+def relu_behind_both(z, w1, w2):
+    return 1 / (1 + np.exp(-np.maximum(z @ w1.T @ w2.T, 0)))
+
+
 @excite.mutant(
     "You applied the ReLU to the output of the second layer too, so no gate is below 1/2."
 )
@@ -158,9 +163,9 @@ scale = Exercise(
     observe=rules,
     cases=[
         Case(
-            "one image, two channels",
-            np.arange(1.0, 9.0).reshape(1, 2, 2, 2),
-            np.array([[0.5, 0.25]]),
+            "two images, two channels",
+            np.arange(1.0, 9.0).reshape(2, 2, 1, 2),
+            np.array([[0.5, 0.25], [1.0, 0.0]]),
         ),
         Case("two images, three channels", *_scaled(np.random.default_rng(1), (2, 3, 2, 3))),
         Case("as many channels as columns", *_scaled(np.random.default_rng(2), (3, 3, 3, 3))),
@@ -192,6 +197,19 @@ def without_x(x, s):
     return x * gate, (lambda dy: dy * gate, lambda dy: dy.sum(axis=(2, 3)))
 
 
+@scale.mutant("The rule of s sums over the batch too; each image has gates of its own.")
+def summed_over_the_batch(x, s):
+    gate = s[:, :, None, None]
+    return x * gate, (lambda dy: dy * gate, lambda dy: (dy * x).sum(axis=(0, 2, 3)))
+
+
+@scale.mutant("The other factor in the gradient of s is x, what s multiplies, not the product y.")
+def output_for_x(x, s):
+    gate = s[:, :, None, None]
+    y = x * gate
+    return y, (lambda dy: dy * gate, lambda dy: (dy * y).sum(axis=(2, 3)))
+
+
 @scale.mutant("The two rules are in each other's place: first the one of x, then the one of s.")
 def rules_swapped(x, s):
     y, (vjp_x, vjp_s) = scale_reference(x, s)
@@ -219,7 +237,7 @@ extra_parameters = Exercise(
     reference=extra_parameters_reference,
     cases=[
         Case("one block of 64 channels, r = 16", [(1, 64)], 16),
-        Case("two stages", [(2, 32), (1, 64)], 4),
+        Case("two stages", [(2, 32), (1, 64)], 2),
         Case("ResNet-50, r = 16", RESNET_50, 16),
         Case("ResNet-50, r = 4", RESNET_50, 4),
     ],
@@ -250,6 +268,11 @@ def divided_twice(stages, reduction):
     return sum(2 * n * (channels // reduction) ** 2 for n, channels in stages)
 
 
+@extra_parameters.mutant("The reduction is an argument; you divided by 16 whatever it is.")
+def always_sixteen(stages, reduction):
+    return sum(2 * n * channels * channels // 16 for n, channels in stages)
+
+
 @extra_parameters.mutant("You counted biases too; the two layers here have none.")
 def with_biases(stages, reduction):
     return sum(n * (2 * c * c // reduction + c // reduction + c) for n, c in stages)
@@ -258,8 +281,17 @@ def with_biases(stages, reduction):
 # -- squeeze_excite -------------------------------------------------------------------------
 
 
-def _squeeze_excite(x, w1, w2, *, context=1.0, slope=True, masked=True):
-    """The whole module with its rules; the settings switch single mistakes on."""
+def _squeeze_excite(
+    x,
+    w1,
+    w2,
+    *,
+    context=1.0,
+    gather=np.sum,
+    slope=lambda s: s * (1 - s),
+    mask=lambda a: a > 0,
+):
+    """The whole module with its rules; each setting can be replaced by a mistake."""
     H, W = x.shape[2:]
     z = x.mean(axis=(2, 3))
     a = z @ w1.T
@@ -268,12 +300,10 @@ def _squeeze_excite(x, w1, w2, *, context=1.0, slope=True, masked=True):
     gate = s[:, :, None, None]
 
     def back_to_v(dy):
-        ds = (dy * x).sum(axis=(2, 3))
-        return ds * s * (1 - s) if slope else ds
+        return gather(dy * x, axis=(2, 3)) * slope(s)
 
     def back_to_a(dy):
-        dh = back_to_v(dy) @ w2
-        return dh * (a > 0) if masked else dh
+        return (back_to_v(dy) @ w2) * mask(a)
 
     def vjp_x(dy):
         dz = back_to_a(dy) @ w1
@@ -343,12 +373,32 @@ def context_not_divided(x, w1, w2):
 
 @squeeze_excite.mutant("The sigmoid's slope s * (1 - s) is missing on the way from ds to dv.")
 def slope_of_sigmoid_forgotten(x, w1, w2):
-    return _squeeze_excite(x, w1, w2, slope=False)
+    return _squeeze_excite(x, w1, w2, slope=np.ones_like)
+
+
+@squeeze_excite.mutant("The sigmoid's slope is s * (1 - s); the factor 1 - s is missing.")
+def half_the_slope_of_sigmoid(x, w1, w2):
+    return _squeeze_excite(x, w1, w2, slope=lambda s: s)
+
+
+@squeeze_excite.mutant("One gate acts on all positions, so ds is the sum of dy * x, not its mean.")
+def mean_for_ds(x, w1, w2):
+    return _squeeze_excite(x, w1, w2, gather=np.mean)
+
+
+@squeeze_excite.mutant("The context term is added to the first path's, not subtracted.")
+def context_subtracted(x, w1, w2):
+    return _squeeze_excite(x, w1, w2, context=-1.0)
+
+
+@squeeze_excite.mutant("The slope of the ReLU is 1 or 0, a > 0; you multiplied by its output h.")
+def relu_output_for_slope(x, w1, w2):
+    return _squeeze_excite(x, w1, w2, mask=lambda a: np.maximum(a, 0))
 
 
 @squeeze_excite.mutant("The ReLU lets a gradient pass only where a > 0: dh is not masked.")
 def relu_not_masked(x, w1, w2):
-    return _squeeze_excite(x, w1, w2, masked=False)
+    return _squeeze_excite(x, w1, w2, mask=np.ones_like)
 
 
 @squeeze_excite.mutant("The gradients of the weights are transposed: dW1 = da.T @ z, (C/r, C).")
@@ -442,3 +492,25 @@ class max_squeeze(SqueezeExcitationReference):
 class detached_squeeze(SqueezeExcitationReference):
     def forward(self, x):
         return x * self.gates(x.detach().mean(dim=(2, 3)))
+
+
+@SqueezeExcitation.mutant("The ReLU belongs between the two layers; here it stands behind both.")
+class relu_behind_both_layers(SqueezeExcitationReference):
+    def gates(self, z):
+        s = F.sigmoid(F.relu(self.fc2(self.fc1(z))))
+        return s.reshape(*s.shape, 1, 1)
+
+
+@SqueezeExcitation.mutant("The ReLU between the two layers is missing.")
+class relu_missing(SqueezeExcitationReference):
+    def gates(self, z):
+        s = F.sigmoid(self.fc2(self.fc1(z)))
+        return s.reshape(*s.shape, 1, 1)
+
+
+@SqueezeExcitation.mutant(
+    "x is added on top: that belongs to the block around it; return x * s alone."
+)
+class with_a_shortcut(SqueezeExcitationReference):
+    def forward(self, x):
+        return x + super().forward(x)
