@@ -236,6 +236,10 @@ class Report:
         The whole for the learner.
     passed, total : int
         Cases that were right, and cases that there are.
+    looked_at : int
+        Cases that the answer was tried on: fewer than there are where the rest was hopeless.
+    error : SubjectError or Mistake, optional
+        What the first case that failed ended with, if not with a wrong result.
     """
 
     exercise: Exercise
@@ -244,6 +248,8 @@ class Report:
     page: Page
     passed: int
     total: int
+    looked_at: int = 0
+    error: SubjectError | Mistake | None = None
 
 
 def examine(exercise: Exercise, answer: Any, *, more: int = MORE_CASES, seed: int = 0) -> Report:
@@ -301,7 +307,7 @@ def _right(exercise: Exercise, cases: list[Case], last: Trace) -> Report:
     labels += [f"{made} random ones"] if made else []
     page.text(f"Checked: {_listed(seen)}.")
     page.text(f"Cases: {'; '.join(labels)}.")
-    return Report(exercise, "right", None, page, len(cases), len(cases))
+    return Report(exercise, "right", None, page, len(cases), len(cases), len(cases))
 
 
 def _is_empty(value: Any) -> bool:
@@ -338,7 +344,7 @@ def _stopped(
     page.text(f"That was on the case: {case.label}.")
     cause = Cause("process ended", "The code ended the process that it ran in.")
     passed = sum(trace.is_right for trace in traces)
-    return Report(exercise, "stopped", cause, page, passed, total)
+    return Report(exercise, "stopped", cause, page, passed, total, len(traces) + 1)
 
 
 @dataclass
@@ -398,7 +404,8 @@ class _Failure:
             page.text(f"NumPy warned: {'; '.join(self.warned[:3])}.")
         if self.exercise.hints:
             page.text(f'`hint("{self.exercise.id}")` gives a hint.')
-        return Report(self.exercise, verdict, cause, page, passed, len(self.cases))
+        tried = len(self.traces)
+        return Report(self.exercise, verdict, cause, page, passed, len(self.cases), tried, error)
 
     def _not_written(self, error: SubjectError, passed: int) -> Report:
         name = error.frames[-1].function if error.frames else self.exercise.name
@@ -410,7 +417,10 @@ class _Failure:
             "that cell, then this one again."
         )
         cause = Cause("not written", "")
-        return Report(self.exercise, "not written", cause, page, passed, len(self.cases))
+        tried = len(self.traces)
+        return Report(
+            self.exercise, "not written", cause, page, passed, len(self.cases), tried, error
+        )
 
     def _tell_case(self, page: Page, passed: int) -> None:
         failed, tried = len(self.traces) - passed, len(self.traces)
