@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -24,14 +24,36 @@ def diagnose(got: np.ndarray, expected: np.ndarray, output_shape: tuple[int, ...
     str
         A sentence part such as ``"exactly negated"``; empty if no known pattern fits.
     """
+    return next(diagnoses(got, expected, output_shape), "")
+
+
+def diagnoses(
+    got: np.ndarray,
+    expected: np.ndarray,
+    output_shape: tuple[int, ...] = (),
+    *,
+    gradient: bool = True,
+) -> Iterator[str]:
+    """All patterns that fit, the likeliest first; see `diagnose`.
+
+    Parameters
+    ----------
+    got, expected, output_shape
+        As for `diagnose`.
+    gradient : bool
+        Whether these are gradients; of other arrays no mistake of a reverse pass is named.
+    """
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if got.shape != expected.shape:
-        return _wrong_shape(got, expected)
+        yield _wrong_shape(got, expected)
+        return
     if not np.isfinite(got).all():
-        return f"{int((~np.isfinite(got)).sum())} of {got.size} elements are NaN or infinite"
+        yield f"{int((~np.isfinite(got)).sum())} of {got.size} elements are NaN or infinite"
+        return
     if not got.any():
-        return "zero everywhere: no gradient arrives at this input"
-    patterns: tuple[Callable[[np.ndarray, np.ndarray], str], ...] = (
+        yield "zero everywhere" + (": no gradient arrives at this input" if gradient else "")
+        return
+    patterns: list[Callable[[np.ndarray, np.ndarray], str]] = [
         _negated,
         lambda got, expected: _factor(got, expected, output_shape),
         _permuted,
@@ -40,9 +62,9 @@ def diagnose(got: np.ndarray, expected: np.ndarray, output_shape: tuple[int, ...
         _shifted,
         _offset,
         _partly_zero,
-        _partly_right,
-    )
-    return next((found for pattern in patterns if (found := pattern(got, expected))), "")
+    ]
+    patterns += [_not_masked, _overwritten] if gradient else []
+    yield from filter(None, (pattern(got, expected) for pattern in patterns))
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
@@ -142,13 +164,17 @@ def _shifted(got: np.ndarray, expected: np.ndarray) -> str:
 
 def _offset(got: np.ndarray, expected: np.ndarray) -> str:
     difference = got - expected
-    for axis in range(got.ndim):
-        constant = np.broadcast_to(difference.mean(axis=axis, keepdims=True), got.shape)
-        if got.shape[axis] > 1 and _close(difference, constant):
-            return (
-                f"off by a constant along axis {axis}: a term that sums over that axis is missing "
-                "(as in softmax or a normalisation)"
-            )
+    long = [axis for axis in range(got.ndim) if got.shape[axis] > 1]
+    for count in range(len(long), 0, -1):
+        for axes in itertools.combinations(long, count):
+            constant = np.broadcast_to(difference.mean(axis=axes, keepdims=True), got.shape)
+            if _close(difference, constant):
+                which = " and ".join(f"axis {axis}" for axis in axes)
+                those = "that axis" if count == 1 else "them"
+                return (
+                    f"off by a constant along {which}: a term that sums over {those} is missing "
+                    "or wrong (as in softmax or a normalisation)"
+                )
     return ""
 
 
@@ -159,10 +185,22 @@ def _partly_zero(got: np.ndarray, expected: np.ndarray) -> str:
     return ""
 
 
-def _partly_right(got: np.ndarray, expected: np.ndarray) -> str:
+def _not_masked(got: np.ndarray, expected: np.ndarray) -> str:
+    passed = expected != 0
+    if passed.any() and not passed.all() and _close(got[passed], expected[passed]):
+        return (
+            "right wherever the right gradient is not zero: a mask (relu, max, dropout) was "
+            "forgotten?"
+        )
+    return ""
+
+
+def _overwritten(got: np.ndarray, expected: np.ndarray) -> str:
     telling = (got != 0) | (expected != 0)  # zeros agree too easily
     right = _equal(got, expected) & telling
-    if 0.2 * telling.sum() < right.sum() < telling.sum():
+    wrong = telling & ~right
+    a_share_each = (got[wrong] != 0).all() and (expected[wrong] != 0).all()
+    if a_share_each and telling.sum() / 3 <= right.sum() < telling.sum():
         return (
             f"right at {int(right.sum())} of {int(telling.sum())} elements: where several "
             "contributions meet, are they added, or does the last one overwrite?"

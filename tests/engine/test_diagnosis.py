@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minitorch_attn.engine import check_vjp
-from minitorch_attn.engine.diagnosis import diagnose
+from minitorch_attn.engine.diagnosis import diagnose, diagnoses
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -176,9 +176,36 @@ def test_softmax_without_its_sum():
         return x - x.mean(axis=1, keepdims=True), lambda dy: dy
 
     assert diagnosis_of(centre, normal(3, 4)) == (
-        "off by a constant along axis 1: a term that sums over that axis is missing (as in softmax "
-        "or a normalisation)"
+        "off by a constant along axis 1: a term that sums over that axis is missing or wrong (as in "
+        "softmax or a normalisation)"
     )
+
+
+def test_a_normalisation_without_its_sum_over_two_axes():
+    def centre(x):
+        return x - x.mean(axis=(2, 3), keepdims=True), lambda dy: dy
+
+    assert diagnosis_of(centre, normal(2, 3, 4, 2)).startswith(
+        "off by a constant along axis 2 and axis 3: a term that sums over them is missing or wrong"
+    )
+
+
+def test_a_mask_that_was_forgotten():
+    def relu(x):
+        return np.maximum(x, 0), lambda dy: dy
+
+    assert diagnosis_of(relu, normal(3, 4)) == (
+        "right wherever the right gradient is not zero: a mask (relu, max, dropout) was forgotten?"
+    )
+
+
+def test_of_an_output_no_mistake_of_a_reverse_pass_is_named():
+    expected = np.maximum(normal(3, 4), 0)
+    assert list(diagnoses(normal(3, 4), expected, gradient=False)) == []
+    got = np.arange(1.0, 6.0)
+    got[0] = 7
+    assert list(diagnoses(got, np.arange(1.0, 6.0), gradient=False)) == []
+    assert list(diagnoses(got, np.arange(1.0, 6.0))) != []
 
 
 def test_a_gradient_overwritten_where_it_should_be_added():
