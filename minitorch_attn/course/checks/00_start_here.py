@@ -58,7 +58,7 @@ def relu_rule_reference(x):
     positive = x > 0
 
     def vjp_x(dy):
-        return dy * positive
+        return np.where(positive, dy, 0)  # dy * positive has a -0 where dy is negative
 
     return np.maximum(x, 0), vjp_x
 
@@ -75,7 +75,7 @@ relu_rule = Exercise(
     hints=[
         "Change one element of x a little. When does the output change with it, and how fast?",
         "The slope is 1 where x > 0 and 0 where x < 0; the rule multiplies it with dy.",
-        "`dy * (x > 0)` is that product for all elements at once.",
+        "`np.where(x > 0, dy, 0)` takes dy where x > 0 and 0 elsewhere, for all elements at once.",
     ],
 )
 
@@ -138,6 +138,15 @@ softmax = Exercise(
 )
 def overflow(x):
     e = np.exp(x)
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+@softmax.mutant(
+    "You subtracted the largest of the whole array. In a row far below it every exponential is 0, "
+    "and 0/0 is NaN: take each row's own, `x.max(axis=-1, keepdims=True)`."
+)
+def largest_of_the_whole_array(x):
+    e = np.exp(x - x.max())
     return e / e.sum(axis=-1, keepdims=True)
 
 

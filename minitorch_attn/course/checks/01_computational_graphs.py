@@ -29,6 +29,7 @@ divide = Exercise(
         Case("single numbers", np.array([6.0]), np.array([2.0])),
         Case("a negative denominator", np.array([1.0, 8.0, -3.0]), np.array([-2.0, 4.0, 0.5])),
         Case("two rows", np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 0.5], [-4.0, 10.0]])),
+        Case("a denominator of 1", np.array([3.0]), np.array([1.0])),
     ],
     more=two_arrays,
     hints=[
@@ -58,6 +59,21 @@ def numerator_forgotten(a, b):
 @divide.mutant("The two rules are in the wrong order: `(vjp_a, vjp_b)`, as the inputs are.")
 def rules_swapped(a, b):
     return a / b, (lambda dy: -dy * a / b**2, lambda dy: dy / b)
+
+
+@divide.mutant(
+    "Your rule of a multiplies with b; y is a times 1/b, so its derivative by a is 1/b: `dy / b`."
+)
+def rule_of_a_from_a_product(a, b):
+    return a / b, (lambda dy: dy * b, lambda dy: -dy * a / b**2)
+
+
+@divide.mutant(
+    "Your rule of b is that of a product, `dy * a`; y is a times 1/b, and the derivative of 1/b is "
+    "-1/b²."
+)
+def rule_of_b_from_a_product(a, b):
+    return a / b, (lambda dy: dy / b, lambda dy: dy * a)
 
 
 @divide.mutant("Your rules are those of a product, `dy * b` and `dy * a`.")
@@ -90,6 +106,7 @@ log_add_exp = Exercise(
     reference=log_add_exp_reference,
     observe=rules,
     cases=[
+        Case("one pair", np.array([0.0]), np.array([1.0])),
         Case("equal numbers", np.array([0.0]), np.array([0.0])),
         Case("three pairs", np.array([1.0, -2.0, 3.0]), np.array([0.5, 2.0, -1.0])),
         Case("large numbers", np.array([1000.0, 999.0]), np.array([1000.0, 1001.0])),
@@ -151,6 +168,16 @@ def largest_of_all(a, b):
 def only_a_taken_out(a, b):
     y = a + np.log(1 + np.exp(b - a))
     return y, the_rules(a, b, y)
+
+
+@log_add_exp.mutant(
+    "Your rules use exp(a - m) and exp(b - m), where exp(a - y) and exp(b - y) are right: the "
+    "exponential of an input is divided by the whole sum, e^y, and not by its larger part, e^m."
+)
+def m_for_y_in_the_rules(a, b):
+    m = np.maximum(a, b)
+    y = m + np.log(np.exp(a - m) + np.exp(b - m))
+    return y, (lambda dy: dy * np.exp(a - m), lambda dy: dy * np.exp(b - m))
 
 
 @log_add_exp.mutant("Your rules give dy to the larger input alone; that is right for a maximum.")
@@ -387,6 +414,30 @@ def written_into_the_first(arrivals):
     return gradients
 
 
+@accumulate.mutant(
+    "`gradients[name] += dx` asks for `gradients[name]`, and at the first arrival under a name "
+    "nothing is there yet, a KeyError: put the first one there, and add those that follow (without "
+    "`+=`, which would write into it)."
+)
+def nothing_to_add_to(arrivals):
+    gradients = {}
+    for name, dx in arrivals:
+        gradients[name] += dx
+    return gradients
+
+
+@accumulate.mutant(
+    "The first gradient under each name counts twice: `setdefault` puts it there, and the line "
+    "after it adds it once more (and `+=` writes into the array that arrived)."
+)
+def first_counted_twice(arrivals):
+    gradients = {}
+    for name, dx in arrivals:
+        gradients.setdefault(name, dx)
+        gradients[name] += dx
+    return gradients
+
+
 # -- reverse_pass ---------------------------------------------------------------------------
 
 
@@ -532,6 +583,18 @@ def zeros_for_the_unreached(nodes, dy):
     for number in reversed(range(len(nodes))):
         for source, rule in nodes[number]:
             gradients[source] = gradients[source] + rule(gradients[number])
+    return gradients
+
+
+@reverse_pass.mutant(
+    "A node that does not lead to the result has no gradient in your dict, and asking for it is a "
+    "KeyError: pass such a node over, `if number in gradients`."
+)
+def unreached_nodes_not_passed_over(nodes, dy):
+    gradients = {len(nodes) - 1: dy}
+    for number in reversed(range(len(nodes))):
+        for source, rule in nodes[number]:
+            gradients[source] = gradients.get(source, 0.0) + rule(gradients[number])
     return gradients
 
 

@@ -310,6 +310,17 @@ def divided_by_all(x, *, axis=None, keepdims=False):
 
 
 @mean.mutant(
+    "Your rule divides by x.shape[0], the size of the first axis, whichever axes were reduced; n "
+    "counts the elements that went into one mean, `x.size // y.size`."
+)
+def divided_by_the_first_axis(x, *, axis=None, keepdims=False):
+    def vjp_x(dy):
+        return np.broadcast_to(put_back(dy, axis, keepdims) / x.shape[0], x.shape)
+
+    return x.mean(axis=axis, keepdims=keepdims), vjp_x
+
+
+@mean.mutant(
     "dy broadcasts from the last axis, whichever axes were reduced: put those back, with size 1, "
     "before you broadcast."
 )
