@@ -17,7 +17,19 @@ import minitorch_attn as mt
 from . import progress as progress_file
 from . import solution_source
 from .comparison import Cause, Difference, compare, describe, show
-from .exercise import Case, Exercise, Mistake, Mutant, UnknownExercise, find
+from .exercise import (
+    PARAMETERS,
+    Case,
+    Exercise,
+    Mistake,
+    Mutant,
+    UnknownExercise,
+    find,
+    module,
+    rules,
+    tensors,
+    values,
+)
 from .page import Page
 from .subject import Handle, SubjectError, SubjectLost, here, kind_of
 
@@ -110,7 +122,10 @@ def _difference(
     if count > len(right.steps) or right.steps[count - 1].label != step.label:
         return Difference("It went on where nothing more was to come.")
     expected = right.steps[count - 1].value
-    return compare(step.value, expected, tolerance=exercise.tolerance, sizes=sizes)
+    gradient = step.label.startswith("the gradient of")
+    return compare(
+        step.value, expected, tolerance=exercise.tolerance, sizes=sizes, gradient=gradient
+    )
 
 
 def _changed_its_input(names: list[str]) -> Mistake:
@@ -175,12 +190,18 @@ def _is_unstable(exercise: Exercise, answer: Handle, case: Case, trace: Trace) -
         return True
 
 
+_ARGUMENTS = "positional argument|keyword argument|required argument"
+
 _CAUSES_OF_ERRORS = (
     (r"NameError: name '(\w+)' is not defined", "`{0}` has no value yet: run the cell that defines "
      "it, or check its spelling."),
     (r"UnboundLocalError", "The variable is used before it gets a value inside this function."),
-    (r"TypeError: .*(?:positional argument|keyword argument|required argument)", "It is called "
-     "as `{call}`: do the parameters of your definition fit that?"),
+    (r"TypeError: .*unexpected keyword argument '(?:axis|keepdims)'", "Tensors say `dim=` "
+     "(`keepdim=`) where NumPy says `axis=` (`keepdims=`)."),
+    (r"TypeError: .*unexpected keyword argument '(?:dim|keepdim)'", "NumPy says `axis=` "
+     "(`keepdims=`) where Tensors say `dim=` (`keepdim=`)."),
+    (rf"TypeError: .*(?:{_ARGUMENTS})", "The call in that line does not fit the parameters of what "
+     "it calls."),
     (r"TypeError: 'NoneType' object", "Something is None: does a function called there lack its "
      "`return`?"),
     (r"AttributeError: 'NoneType' object", "Something is None: does a function called there lack "
@@ -200,13 +221,30 @@ _CAUSES_OF_ERRORS = (
 )  # fmt: skip
 
 
-def _cause_of_error(error: SubjectError, exercise: Exercise, case: Case) -> Cause | None:
+def _cause_of_error(error: SubjectError) -> Cause | None:
     text = f"{error.kind}: {error.message}"
     for pattern, sentence in _CAUSES_OF_ERRORS:
         if found := re.search(pattern, text):
-            words = sentence.format(*found.groups(), call=_call(exercise, case))
-            return Cause(error.kind if error.kind != "TimeLimit" else "too slow", words)
+            name = error.kind if error.kind != "TimeLimit" else "too slow"
+            return Cause(name, sentence.format(*found.groups()))
     return None
+
+
+def _cause_of_call(error: SubjectError, exercise: Exercise, case: Case, place: str) -> Cause | None:
+    """The cause where the check's own call did not fit: no line of the learner's code was run."""
+    if error.frames or error.kind != "TypeError" or not re.search(_ARGUMENTS, error.message):
+        return None
+    fits = "do the parameters of your definition fit that?"
+    if exercise.observe is rules and place.startswith("the gradient of "):
+        call = f"vjp_{place.removeprefix('the gradient of ')}(dy)"
+        return Cause(error.kind, f"The rule is called as `{call}`: {fits}")
+    if exercise.observe is module and place != PARAMETERS:
+        return Cause(
+            error.kind, f"`forward` is called as `forward({', '.join(case.names)})`: {fits}"
+        )
+    if exercise.observe in (values, rules, tensors, module):
+        return Cause(error.kind, f"It is called as `{_call(exercise, case)}`: {fits}")
+    return Cause(error.kind, "The check calls it as the exercise's text says: " + fits)
 
 
 def _call(exercise: Exercise, case: Case) -> str:
@@ -388,16 +426,18 @@ class _Failure:
                 "one call to the next?",
             )
         elif isinstance(error, SubjectError):
-            cause = _cause_of_error(error, self.exercise, self.case)
+            cause = _cause_of_call(error, self.exercise, self.case, self.place)
+            cause = cause or _cause_of_error(error)
         elif isinstance(error, Mistake):
             cause = Cause(error.name, "")
         else:
-            cause = self.trace.difference.cause if self.trace.difference else None
+            cause = self._cause_of_difference()
         page = Page(f"{self.exercise.id} is not right yet.", "wrong")
         self._tell_case(page, passed)
         verdict = self._tell_what_happened(page)
         if cause is not None and cause.sentence:
             page.text(f"Likely cause: {cause.sentence}")
+        self._show_arrays(page)
         if self.printed:
             page.code("".join(self.printed).rstrip()[:1000], "Your code printed")
         if self.warned:
@@ -422,26 +462,45 @@ class _Failure:
             self.exercise, "not written", cause, page, passed, len(self.cases), tried, error
         )
 
+    def _cause_of_difference(self) -> Cause | None:
+        """The cause that fits the first failed case and most of those that failed alike."""
+        differences = [trace.difference for trace in self.traces if trace.difference]
+        if self.trace.difference is None:
+            return None
+        known = [{_without_numbers(one.name) for one in each.causes} for each in differences]
+
+        def fits(cause: Cause) -> int:
+            return sum(_without_numbers(cause.name) in names for names in known)
+
+        best = max(self.trace.difference.causes, key=fits, default=None)
+        return best if best is not None and 2 * fits(best) >= len(differences) else None
+
     def _tell_case(self, page: Page, passed: int) -> None:
         failed, tried = len(self.traces) - passed, len(self.traces)
         which = f"Case {self.first + 1} of {len(self.cases)}: {self.case.label}"
         others = f" ({failed} of {tried} cases fail; this is the first)" if failed > 1 else ""
         page.text(f"{which}{others}")
+
+    def _show_arrays(self, page: Page) -> None:
+        """Show what went in, what was to come and what came."""
+        difference = self.trace.difference or Difference("")
         # what belongs to the failed observation: the learner's, or the reference's if none came
         done = len(self.trace.steps) - (self.trace.difference is not None)
         beside = self.right.steps[done].beside if done < len(self.right.steps) else {}
         given = dict(zip(self.case.names, self.case.inputs)) | self.case.settings | beside
+        if self.place == PARAMETERS:  # the inputs were not looked at yet
+            given = self.case.settings
         for name, value in given.items():
-            page.code(*_input(name, value))
+            page.code(*_input(name, value, difference.place))
+        if difference.expected:
+            page.code(difference.expected, "expected")
+            page.code(difference.got, "yours")
 
     def _tell_what_happened(self, page: Page) -> str:
         difference, error = self.trace.difference, self.trace.error
         place = self.place[0].upper() + self.place[1:]
         if difference is not None:
             page.text(f"{place}: {difference.statement[0].lower()}{difference.statement[1:]}")
-            if difference.expected:
-                page.code(difference.expected, "expected")
-                page.code(difference.got, "yours")
             if self.answer._side.changed and not self.exercise.may_change_inputs:
                 page.text(f"It also wrote into its input {', '.join(self.answer._side.changed)}.")
             return "wrong"
@@ -463,10 +522,15 @@ class _Failure:
         return "raised"
 
 
-def _input(name: str, value: Any) -> tuple[str, str]:
-    """Text and label that show an input."""
+def _without_numbers(name: str) -> str:
+    """The name of a cause without the numbers that depend on the case; those of axes stay."""
+    return re.sub(r"\b[\d.]+(?= times| too| of| elements)", "N", name)
+
+
+def _input(name: str, value: Any, place: tuple[int, ...]) -> tuple[str, str]:
+    """Text and label that show an input; of a large one the part around a place."""
     if isinstance(value, np.ndarray) and value.ndim:
-        return show(value), f"{name}, {describe(value)[2:]}"
+        return show(value, place=place), f"{name}, {describe(value)[2:]}"
     text = getattr(value, "text", None) or show(value)
     return f"{name} = {text}", ""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from minitorch_attn.engine.diagnosis import diagnose
+from minitorch_attn.engine.diagnosis import diagnoses
 
 from .subject import Handle, kind_of
 
@@ -23,7 +24,7 @@ MARKS = ("\ue000", "\ue001")
 #: float32 answers agree to fewer digits, whatever tolerance an exercise asks for.
 _FLOAT32_TOLERANCE = 1e-4
 
-_MOST_ELEMENTS = 72  # printed in full up to here
+_MOST_ELEMENTS, _MOST_LINES = 72, 12  # printed in full up to here
 _WINDOW = 6  # rows and columns of a larger array that are printed around the first difference
 
 
@@ -54,14 +55,36 @@ class Difference:
     expected, got : str
         Both, printed; the differing elements stand between `MARKS`. Empty where the statement
         says it all.
-    cause : Cause or None
-        What probably went wrong, where the pattern of the difference tells.
+    explain : callable
+        Gives the causes that fit the pattern of the difference, the likeliest first.
+    place : tuple of int
+        Index of the first differing element of an array.
     """
 
     statement: str
     expected: str = ""
     got: str = ""
-    cause: Cause | None = None
+    explain: Callable[[], Iterable[Cause]] = tuple
+    place: tuple[int, ...] = ()
+
+    @cached_property
+    def causes(self) -> tuple[Cause, ...]:
+        """What may have gone wrong, the likeliest first."""
+        return tuple(self.explain())
+
+    @property
+    def cause(self) -> Cause | None:
+        """What probably went wrong, where the pattern of the difference tells."""
+        return self.causes[0] if self.causes else None
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a comparison goes by; see `compare`."""
+
+    tolerance: float
+    sizes: tuple[int, ...]
+    gradient: bool
 
 
 def compare(
@@ -70,6 +93,7 @@ def compare(
     *,
     tolerance: float = 1e-7,
     sizes: tuple[int, ...] = (),
+    gradient: bool = False,
 ) -> Difference | None:
     """The first difference between an answer and the right one, or None.
 
@@ -82,13 +106,19 @@ def compare(
         Largest allowed error, relative to the largest expected element.
     sizes : tuple of int
         Sizes of the inputs: a constant factor that is a product of them can be explained.
+    gradient : bool
+        Whether these are gradients, which have mistakes of their own.
     """
+    return _compare(got, expected, _Terms(tolerance, sizes, gradient))
+
+
+def _compare(got: Any, expected: Any, terms: _Terms) -> Difference | None:
     if isinstance(expected, dict):
-        return _compare_dicts(got, expected, tolerance, sizes)
+        return _compare_dicts(got, expected, terms)
     if isinstance(expected, (list, tuple)):
-        return _compare_sequences(got, expected, tolerance, sizes)
+        return _compare_sequences(got, expected, terms)
     if _is_numeric(expected):
-        return _compare_arrays(got, expected, tolerance, sizes)
+        return _compare_arrays(got, expected, terms)
     if kind_of(got) == kind_of(expected) and isinstance(got, Handle) == isinstance(
         expected, Handle
     ):
@@ -162,6 +192,11 @@ def _wrong_kind(got: Any, expected: Any) -> Difference | None:
             "function, not value",
             "A function came back, not what it computes: is a call `(...)` missing?",
         )
+    elif isinstance(got, (list, tuple)) and numbers and np.ndim(expected) == 0:
+        cause = Cause(
+            f"{type(got).__name__}, not number",
+            "A single number is needed: return it without brackets or commas around it.",
+        )
     elif isinstance(got, (list, tuple)) and numbers:
         cause = Cause(
             "list, not array" if isinstance(got, list) else "tuple, not array",
@@ -173,13 +208,13 @@ def _wrong_kind(got: Any, expected: Any) -> Difference | None:
         return None
     else:
         return Difference(statement)
-    return Difference(statement, cause=cause)
+    return Difference(statement, explain=lambda: [cause])
 
 
 # -- containers -----------------------------------------------------------------------------
 
 
-def _compare_dicts(got: Any, expected: dict, tolerance: float, sizes: Any) -> Difference | None:
+def _compare_dicts(got: Any, expected: dict, terms: _Terms) -> Difference | None:
     if not isinstance(got, dict):
         return _wrong_kind(got, expected) or Difference(
             f"It should be a dict; it is {describe(got)}."
@@ -189,17 +224,12 @@ def _compare_dicts(got: Any, expected: dict, tolerance: float, sizes: Any) -> Di
     if missing or surplus:
         parts = [f"missing: {', '.join(map(str, missing))}"] if missing else []
         parts += [f"not asked for: {', '.join(map(str, surplus))}"] if surplus else []
-        return Difference(
-            f"The names differ. {'; '.join(parts).capitalize()}.",
-            expected=", ".join(map(str, expected)),
-            got=", ".join(map(str, got)),
-        )
-    return _first_inside(
-        ((f"`{key}`", got[key], expected[key]) for key in expected), tolerance, sizes
-    )
+        words = "; ".join(parts)
+        return Difference(f"The names differ. {words[0].upper()}{words[1:]}.")
+    return _first_inside(((f"`{key}`", got[key], expected[key]) for key in expected), terms)
 
 
-def _compare_sequences(got: Any, expected: Any, tolerance: float, sizes: Any) -> Difference | None:
+def _compare_sequences(got: Any, expected: Any, terms: _Terms) -> Difference | None:
     if not isinstance(got, (list, tuple)):
         return _wrong_kind(got, expected) or Difference(
             f"It should be {describe(expected)}; it is {describe(got)}."
@@ -209,9 +239,9 @@ def _compare_sequences(got: Any, expected: Any, tolerance: float, sizes: Any) ->
             f"It should have {len(expected)} items; it has {len(got)}.", *_both(expected, got)
         )
     pairs = ((f"Item {i}", one, other) for i, (one, other) in enumerate(zip(got, expected)))
-    found = _first_inside(pairs, tolerance, sizes)
+    found = _first_inside(pairs, terms)
     if found and _is_flat(got) and _is_flat(expected):
-        return Difference(found.statement, *_both(expected, got), found.cause)
+        return replace(found, expected=str(expected), got=str(got))
     return found
 
 
@@ -219,18 +249,18 @@ def _both(expected: Any, got: Any) -> tuple[str, str]:
     return (str(expected), str(got)) if _is_flat(expected) and _is_flat(got) else ("", "")
 
 
-def _first_inside(items: Any, tolerance: float, sizes: Any) -> Difference | None:
+def _first_inside(items: Any, terms: _Terms) -> Difference | None:
     for name, got, expected in items:
-        found = compare(got, expected, tolerance=tolerance, sizes=sizes)
+        found = _compare(got, expected, terms)
         if found is not None:
-            return Difference(f"{name}: {found.statement}", found.expected, found.got, found.cause)
+            return replace(found, statement=f"{name}: {found.statement}")
     return None
 
 
 # -- arrays and numbers ---------------------------------------------------------------------
 
 
-def _compare_arrays(got: Any, expected: Any, tolerance: float, sizes: Any) -> Difference | None:
+def _compare_arrays(got: Any, expected: Any, terms: _Terms) -> Difference | None:
     if not _is_numeric(got):
         return _wrong_kind(got, expected) or Difference(
             f"It should be {describe(expected)}; it is {describe(got)}."
@@ -246,9 +276,9 @@ def _compare_arrays(got: Any, expected: Any, tolerance: float, sizes: Any) -> Di
             f"It should have shape {expected.shape}; it has shape {got.shape}.",
             show(expected),
             show(got),
-            _cause_of_shape(got, expected),
+            lambda: _causes_of_shape(got, expected),
         )
-    right = _close(got, expected, tolerance)
+    right = _close(got, expected, terms.tolerance)
     if right.all():
         return _compare_dtypes(got, expected) if typed else None
     wrong = ~right
@@ -269,7 +299,8 @@ def _compare_arrays(got: Any, expected: Any, tolerance: float, sizes: Any) -> Di
         statement,
         show(expected, marked) if got.ndim else "",
         show(got, marked) if got.ndim else "",
-        _cause_of_values(got, expected, right, sizes),
+        lambda: _causes_of_values(got, expected, right, terms),
+        place,
     )
 
 
@@ -300,13 +331,10 @@ def _compare_dtypes(got: np.ndarray, expected: np.ndarray) -> Difference | None:
             f"A {got.dtype} array or scalar came in on the way: float32 in should give float32 "
             "out. np.zeros, np.ones and NumPy's random numbers are float64 unless told otherwise."
         )
-        return Difference(statement, cause=Cause("dtype not kept", sentence))
-    return Difference(
-        statement,
-        cause=Cause(
-            "wrong dtype", f"Use `.astype({expected.dtype})`, or an operation that gives that type."
-        ),
-    )
+        return Difference(statement, explain=lambda: [Cause("dtype not kept", sentence)])
+    wanted = "bool" if expected.dtype.kind == "b" else f"np.{expected.dtype}"
+    sentence = f"Use `.astype({wanted})`, or an operation that gives that type."
+    return Difference(statement, explain=lambda: [Cause("wrong dtype", sentence)])
 
 
 # -- causes ---------------------------------------------------------------------------------
@@ -316,38 +344,34 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and bool(_close(a, b, 1e-5).all())
 
 
-def _cause_of_shape(got: np.ndarray, expected: np.ndarray) -> Cause | None:
+def _causes_of_shape(got: np.ndarray, expected: np.ndarray) -> Iterator[Cause]:
     if got.ndim == expected.ndim and 2 <= got.ndim <= 4:
-        for order in itertools.permutations(range(got.ndim)):
-            if _equal(got.transpose(order), expected):
-                return Cause(
-                    "transposed", "The values are right, but the axes are in another order."
-                )
+        orders = itertools.permutations(range(got.ndim))
+        if any(_equal(got.transpose(order), expected) for order in orders):
+            yield Cause("transposed", "The values are right, but the axes are in another order.")
     if _equal(got.squeeze(), expected.squeeze()):
         extra = got.ndim > expected.ndim
-        return Cause(
+        yield Cause(
             "axes of length 1",
             "The values are right; only an axis of length 1 is "
             + ("left over" if extra else "missing")
             + ": `keepdims=True` keeps such an axis, `squeeze` or an index drops it.",
         )
-    for reduction in ("sum", "mean", "max"):
+    for reduction in ("sum", "mean", "max") if got.size and expected.size else ():
         for axes in _subsets(got.ndim):
-            if _equal(getattr(got, reduction)(axis=axes), expected):
-                return _not_reduced(reduction, axes)
-            if _equal(getattr(got, reduction)(axis=axes, keepdims=True), expected):
-                return _not_reduced(reduction, axes)
+            reduced = (getattr(got, reduction)(axis=axes, keepdims=keep) for keep in (False, True))
+            if any(_equal(one, expected) for one in reduced):
+                yield _not_reduced(reduction, axes)
         for axes in _subsets(expected.ndim):
             if _equal(getattr(expected, reduction)(axis=axes).squeeze(), got.squeeze()):
-                return Cause(
+                yield Cause(
                     "reduced too far",
                     f"It went one {reduction} too far, over {_axes(axes)} of what is needed.",
                 )
     if got.size == expected.size and _equal(got.ravel(), expected.ravel()):
-        return Cause(
+        yield Cause(
             "not reshaped", "The values are right and in order: only a `reshape` is missing."
         )
-    return None
 
 
 def _not_reduced(reduction: str, axes: tuple[int, ...]) -> Cause:
@@ -359,27 +383,25 @@ def _not_reduced(reduction: str, axes: tuple[int, ...]) -> Cause:
     )
 
 
-def _cause_of_values(
-    got: np.ndarray, expected: np.ndarray, right: np.ndarray, sizes: tuple[int, ...]
-) -> Cause | None:
+def _causes_of_values(
+    got: np.ndarray, expected: np.ndarray, right: np.ndarray, terms: _Terms
+) -> Iterator[Cause]:
     if not (np.isfinite(expected).all() and got.dtype.kind in "biuf"):
-        return None
+        return
     if not np.isfinite(got).all():
-        return _not_finite(got)
+        yield _not_finite(got)
+        return
     if got.dtype.kind == "b" and expected.dtype.kind == "b":
-        inverted = (got != expected).all()
-        return Cause("inverted", "True and False are exchanged.") if inverted else None
+        if (got != expected).all():
+            yield Cause("inverted", "True and False are exchanged.")
+        return
     got, expected = got.astype(float), expected.astype(float)
-    for pattern in _PATTERNS:
-        cause = pattern(got, expected, right)
-        if cause is not None:
-            return cause
-    if words := diagnose(got, expected, sizes):
+    yield from filter(None, (pattern(got, expected, right) for pattern in _PATTERNS))
+    for words in diagnoses(got, expected, terms.sizes, gradient=terms.gradient):
         sentence = (
             words.replace("its axes", "Its axes") if words.startswith("its") else f"It is {words}"
         )
-        return Cause(words.partition(":")[0], sentence + ("" if words.endswith("?") else "."))
-    return None
+        yield Cause(words.partition(":")[0], sentence + ("" if words.endswith("?") else "."))
 
 
 def _not_finite(got: np.ndarray) -> Cause:
@@ -483,7 +505,7 @@ def _axes(axes: tuple[int, ...]) -> str:
 # -- printing -------------------------------------------------------------------------------
 
 
-def show(value: Any, marked: np.ndarray | None = None) -> str:
+def show(value: Any, marked: np.ndarray | None = None, place: tuple[int, ...] = ()) -> str:
     """Print a value so that a person can read it; of a large array, the part that matters.
 
     Parameters
@@ -492,9 +514,11 @@ def show(value: Any, marked: np.ndarray | None = None) -> str:
         What to print.
     marked : ndarray of bool, optional
         Elements of an array to put between `MARKS`.
+    place : tuple of int
+        What to print of a large array: the part around this index, if it has as many axes.
     """
     if isinstance(value, (np.ndarray, np.generic)) and np.ndim(value):
-        return _show_array(np.asarray(value), marked)
+        return _show_array(np.asarray(value), marked, place)
     if _is_numeric(value):
         return _digits(value)
     if isinstance(value, (list, tuple)) and any(isinstance(item, np.ndarray) for item in value):
@@ -505,12 +529,15 @@ def show(value: Any, marked: np.ndarray | None = None) -> str:
     return text if len(text) <= 300 else text[:300] + " ..."
 
 
-def _show_array(array: np.ndarray, marked: np.ndarray | None) -> str:
+def _show_array(array: np.ndarray, marked: np.ndarray | None, place: tuple[int, ...]) -> str:
     if array.size == 0:
         return f"an empty array of shape {array.shape}"
-    if array.size <= _MOST_ELEMENTS and array.ndim <= 4:
+    if array.size <= _MOST_ELEMENTS and array.ndim <= 4 and _lines(array.shape) <= _MOST_LINES:
         return _nested(_cells(array, marked))
-    place = (0,) * array.ndim if marked is None or not marked.any() else np.argwhere(marked)[0]
+    if marked is not None and marked.any():
+        place = tuple(np.argwhere(marked)[0])
+    if len(place) != array.ndim or any(i >= n for i, n in zip(place, array.shape)):
+        place = (0,) * array.ndim
     window: list[Any] = [int(i) for i in place]
     for axis in range(max(array.ndim - 2, 0), array.ndim):
         start = max(min(window[axis] - _WINDOW // 2, array.shape[axis] - _WINDOW), 0)
@@ -520,6 +547,13 @@ def _show_array(array: np.ndarray, marked: np.ndarray | None) -> str:
     return f"of {describe(array)}, the part [{index}]:\n" + _nested(
         _cells(array[part], None if marked is None else marked[part])
     )
+
+
+def _lines(shape: tuple[int, ...]) -> int:
+    """How many lines `_nested` takes for an array of this shape."""
+    if len(shape) < 2:
+        return 1
+    return shape[0] * _lines(shape[1:]) + (shape[0] - 1) * (len(shape) - 2)
 
 
 def _cells(array: np.ndarray, marked: np.ndarray | None) -> np.ndarray:

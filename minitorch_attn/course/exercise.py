@@ -286,6 +286,9 @@ class Exercise:
 
 # -- observers ------------------------------------------------------------------------------
 
+#: What `module` looks at before any input.
+PARAMETERS = "the parameters' shapes"
+
 
 def values(subject: Any, case: Case) -> Iterator[tuple]:
     """A function of arrays: what it returns."""
@@ -353,7 +356,7 @@ def module(subject: Any, case: Case) -> Iterator[tuple]:
             )
         parameters = there(subject, "lambda m: dict(m.named_parameters())")(model)
         shapes = {name: parameter.shape for name, parameter in parameters.items()}
-        yield "the parameters' shapes", shapes
+        yield PARAMETERS, shapes
         for name, parameter in parameters.items():
             parameter.data = case.rng(name).normal(scale=0.5, size=shapes[name]).round(2)
 

@@ -90,18 +90,18 @@ def test_a_known_mistake_is_named(squeeze):
     assert str(report.page) == (
         "13.squeeze is not right yet.\n"
         "Case 1 of 7: two channels (7 of 7 cases fail; this is the first)\n"
+        "The output: 2 of 2 elements differ, the first at [0, 0]: it is 16 and should be 4.\n"
+        "Likely cause: You added the positions up; a mean also divides by their number.\n"
         "  x, float64 array of shape (1, 2, 2, 2):\n"
         "    [[[[1 3]\n"
         "       [5 7]]\n"
         "\n"
         "      [[0 1]\n"
         "       [2 1]]]]\n"
-        "The output: 2 of 2 elements differ, the first at [0, 0]: it is 16 and should be 4.\n"
         "  expected:\n"
         "    [[>4<  1 ]]\n"
         "  yours:\n"
         "    [[>16<   4 ]]\n"
-        "Likely cause: You added the positions up; a mean also divides by their number.\n"
         '`hint("13.squeeze")` gives a hint.'
     )
 
@@ -326,6 +326,52 @@ def test_of_two_mistakes_alike_on_the_first_case_the_one_alike_on_all_is_named()
     assert "hint" not in str(report.page)
 
 
+def test_of_several_causes_the_one_that_fits_all_failed_cases_is_told():
+    """With one image a sum that is missing looks like an axis of length 1 too many."""
+    exercise = Exercise(
+        "99.total",
+        reference=lambda x: x.sum(axis=0),
+        cases=[
+            Case("one", np.array([[1.0, 2.0]])),
+            Case("two", np.array([[1.0, 2.0], [4.0, 8.0]])),
+        ],
+        hints=[],
+    )
+    assert "It is not summed over axis 0." in told(exercise, lambda x: x)
+
+
+def test_a_cause_that_fits_the_first_case_by_chance_is_not_told():
+    exercise = Exercise(
+        "99.square",
+        reference=lambda x: x**2,
+        cases=[Case(f"by {n}", n * np.array([1.0, -2.0, 3.0, 5.0])) for n in (2.0, 3.0, 1.5)],
+        hints=[],
+    )
+
+    def by_chance(x):
+        return 3 * x**2 if x[0] == 2 else np.sin(np.arange(4) + x[0])
+
+    assert "Likely cause" not in told(exercise, by_chance)
+
+
+def test_the_part_of_a_large_input_is_that_of_the_difference(squeeze):
+    squeeze.reference = lambda x: 2 * x
+    squeeze.fixed_cases = [squeeze._named(Case("large", np.ones((4, 5, 3, 3))))]
+
+    def one_wrong(x):
+        y = 2 * x
+        y[3, 4, 0, 0] = 7
+        return y
+
+    assert told(squeeze, one_wrong, more=0).count("the part [3, 4, 0:3, 0:3]:") == 3
+
+
+def test_where_the_parameters_differ_no_input_is_shown(gate):
+    text = told(gate, NoBias)
+    assert "  channels = 4" in text.replace("    ", "  ") and "array" not in text
+    assert "expected:" not in text
+
+
 def test_large_inputs_and_answers_are_shown_in_part(squeeze):
     squeeze.fixed_cases = [squeeze._named(Case("large", np.ones((8, 40, 30, 30))))]
 
@@ -392,6 +438,11 @@ def product():
         ),
         (lambda a, b: (a * b, (lambda dy: dy * b, None)), "is its rule None"),
         (lambda a, b: (a * b, (lambda dy: None, None)), "is the `return` line missing?"),
+        (lambda a, b: (a * b, (lambda: 3, None)), "The rule is called as `vjp_a(dy)`: "),
+        (
+            lambda a, b: (a.mean(dim=0), None),
+            "NumPy says `axis=` (`keepdims=`) where Tensors say `dim=`",
+        ),
         (lambda a, b: None, "The output: it should be a float64 array"),
     ],
 )
@@ -508,6 +559,16 @@ class OtherNames(nn.Module):
         super().__init__()
 
 
+class ForwardTakesNothing(Gate):
+    def forward(self):
+        return self.fc1
+
+
+class AxisOfATensor(Gate):
+    def forward(self, x):
+        return super().forward(x.mean(axis=(2, 3)))
+
+
 class Detached(Gate):
     def forward(self, x):
         return x * self.fc2(self.fc1(x).relu()).sigmoid().detach()
@@ -532,6 +593,11 @@ class OtherInEvaluation(Gate):
         (NoSuper, "super().__init__()"),
         (Plain, "The class should be a module: `class ...(nn.Module)`"),
         (OtherNames, "It is called as `Gate(channels=..., reduction=...)`"),
+        (ForwardTakesNothing, "`forward` is called as `forward(x)`"),
+        (
+            AxisOfATensor,
+            "Likely cause: Tensors say `dim=` (`keepdim=`) where NumPy says `axis=` (`keepdims=`).",
+        ),
         (Detached, "The gradient of x: "),
         (OtherInEvaluation, "The output in evaluation: "),
         (HalfWritten, "99.Gate is not written to the end yet.\n`forward` of `Gate` still has"),
@@ -684,7 +750,7 @@ def test_a_function_among_the_inputs_is_shown_as_its_text():
         tolerance=1e-5,
     )
     text = told(exercise, lambda f, x: f(x))
-    assert "  f = lambda x: x ** 2\n  x = 3\n" in text.replace("    ", "  ")
+    assert "  f = lambda x: x ** 2\n  x = 3" in text.replace("    ", "  ")
     assert "right" in told(exercise, exercise.reference)
 
 

@@ -98,10 +98,40 @@ def test_what_counts_as_different(got, expected):
         (None, X, "nothing returned"),
         (X.tolist(), X, "list, not array"),
         ((X, X), X, "tuple, not array"),
+        ([512], 512, "list, not number"),
     ],
 )
 def test_a_pattern_names_the_cause(got, expected, name):
     assert compare(got, expected, sizes=(3, 4)).cause.name == name
+
+
+def test_causes_that_one_input_cannot_tell_apart_are_all_there():
+    names = [cause.name for cause in compare(X[:1], X[:1].sum(axis=0)).causes]
+    assert names[:2] == ["axes of length 1", "not summed over axis 0"]
+
+
+def test_an_overwritten_contribution_is_suspected_in_gradients_alone():
+    got = X + np.array([[0, 0, 1.0, 0], [0, 0, 0, -2.0], [0.5, 0, 0, 0]])
+    assert "overwrite" in compare(got, X, gradient=True).cause.sentence
+    assert compare(got, X).cause is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"), [(np.float64, "`.astype(np.float64)`"), (bool, "`.astype(bool)`")]
+)
+def test_a_type_is_named_as_it_is_written(dtype, words):
+    expected = np.ones(3, dtype)
+    assert words in compare(np.ones(3, int), expected).cause.sentence
+
+
+def test_an_empty_array_of_another_shape_is_just_of_another_shape():
+    assert compare(np.zeros((0, 3)), np.zeros((3, 0))).statement.endswith("it has shape (0, 3).")
+
+
+def test_where_only_names_differ_only_those_are_printed():
+    difference = compare({"fc1": 1, "conv": 2}, {"fc1": 1, "Fc2": 2})
+    assert difference.statement == "The names differ. Missing: Fc2; not asked for: conv."
+    assert difference.expected == difference.got == ""
 
 
 def test_an_unknown_pattern_names_none():
@@ -153,6 +183,14 @@ def test_noise_is_shown_as_zero_and_zero_has_no_sign():
 )
 def test_values_are_printed_for_people(value, text):
     assert show(value) == text
+
+
+def test_an_array_of_many_lines_is_printed_in_part():
+    assert show(np.zeros((2, 2, 2, 2))).count("\n") == 11
+    text = show(np.zeros((2, 4, 2, 2)), place=(1, 3, 0, 1))
+    assert text.startswith("of a float64 array of shape (2, 4, 2, 2), the part [1, 3, 0:2, 0:2]:")
+    assert text.count("\n") == 2
+    assert "the part [0, 0:6, 0:4]" in show(np.zeros((9, 9, 4)), place=(1, 3))
 
 
 def test_of_a_large_array_the_part_around_the_difference_is_printed():

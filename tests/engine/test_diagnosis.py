@@ -176,8 +176,8 @@ def test_softmax_without_its_sum():
         return x - x.mean(axis=1, keepdims=True), lambda dy: dy
 
     assert diagnosis_of(centre, normal(3, 4)) == (
-        "off by a constant along axis 1: a term that sums over that axis is missing or wrong (as in "
-        "softmax or a normalisation)"
+        "off by a constant along axis 1: a term that sums over that axis is missing or wrong "
+        "(as in softmax or a normalisation)"
     )
 
 
