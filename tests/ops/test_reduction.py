@@ -131,12 +131,12 @@ def test_argmax_and_argmin(dim, keepdim):
 
 
 @pytest.mark.parametrize("zeros", [[], [1], [0, 2], [0, 1, 2, 3]])
-@pytest.mark.parametrize("dim", [None, 0, 1])
+@pytest.mark.parametrize("dim", [None, 0, 1, -1])
 def test_prod_has_the_right_gradient_where_factors_are_zero(zeros, dim):
-    x = normal(4, 3)
+    x = normal(4, 3, 2)
     x[zeros, 1] = 0
     compare(lambda x: F.prod(x, dim=dim) if dim is not None else F.prod(x), _torch_prod(dim), x)
-    check_gradients(F.prod, normal(4, 3), dim=dim)
+    check_gradients(F.prod, normal(4, 3, 2), dim=dim)
 
 
 def _torch_prod(dim):
