@@ -25,6 +25,7 @@ class NotebookHost(Host):
     def __init__(self) -> None:
         self._shell = _ipython_shell()
         super().__init__(self._shell.user_ns if self._shell else {"__name__": "__main__"})
+        self.namespace.update(exit=_leave, quit=_leave)
         self._taken = checking.begin_grading()
 
     def do_run(self, request: Any) -> None:
@@ -34,8 +35,14 @@ class NotebookHost(Host):
             return
         outcome = self._shell.run_cell(request["source"], store_history=False)
         error = outcome.error_before_exec or outcome.error_in_exec
+        if isinstance(error, SyntaxError):  # IPython says "incomplete input" where Python says why
+            ast.parse(self._shell.transform_cell(request["source"]), request["title"])
         if error is not None:
             raise error
+
+    def do_home(self, request: Any) -> str:
+        """The module in which what has a name was defined."""
+        return str(getattr(self.namespace[request["name"]], "__module__", ""))
 
     def do_taken(self, request: Any) -> list[str]:
         """The exercises whose solution the notebook took."""
@@ -48,6 +55,11 @@ class NotebookHost(Host):
         source = "\n".join(lines) + "\n"
         linecache.cache[title] = (len(source), None, source.splitlines(True), title)
         exec(compile(ast.parse(source), title, "exec"), self.namespace)
+
+
+def _leave(code: object = None) -> None:
+    """Stand in for ``exit`` and ``quit``: what they end here is the cell."""
+    raise SystemExit(code)
 
 
 def _ipython_shell() -> Any:
