@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import shutil
 import tempfile
+import textwrap
 import time
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from . import plan, solution_source
+from . import solution_source
 from .checking import Report, examine
 from .exercise import Exercise, exercises
 from .subject import Side, SubjectError, SubjectLost, Worker
+from .submission import BadNotebook, Submission, read_submission
+
+#: After so many cells that ended the notebook's process, it is given up.
+MOST_LOST = 5
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class Row:
     points, out_of : float
         Earned, and what there was to earn.
     verdict : str
-        As in `Report`, or ``"missing"`` (nothing of that name), ``"solution taken"``, ``"error"``.
+        As in `Report`, or ``"missing"`` (nothing of that name), ``"imported"`` (the library's own),
+        ``"solution taken"``, ``"error"``.
     cause : str
         The likely cause in a few words.
     passed, cases : int
@@ -71,17 +71,22 @@ class Row:
     message: str = ""
 
 
-class BadNotebook(ValueError):
-    """A file that is no notebook of an exercise set."""
-
-
-def grade(path: Path, *, more: int = 20, seed: int = 0, limits: Limits | None = None) -> list[Row]:
+def grade(
+    path: Path,
+    *,
+    lesson: int | None = None,
+    more: int = 20,
+    seed: int = 0,
+    limits: Limits | None = None,
+) -> list[Row]:
     """Grade one notebook; whatever it does becomes its own rows.
 
     Parameters
     ----------
     path : Path
         A notebook of an exercise set, anywhere on disk.
+    lesson : int, optional
+        The set that is expected; a notebook of another gets an error row.
     more : int
         Cases made from the seed, besides the fixed ones.
     seed : int
@@ -90,48 +95,21 @@ def grade(path: Path, *, more: int = 20, seed: int = 0, limits: Limits | None = 
         How long its code may take.
     """
     try:
-        number, sources = read_notebook(path)
-        return _Grading(path, number, sources, more, seed, limits or Limits()).rows()
+        submission = read_submission(path, lesson)
+        return _Grading(path, submission, more, seed, limits or Limits()).rows()
     except BadNotebook as error:
         cause = str(error)
     except Exception as error:  # no submission may cost the others their grades
         cause = f"the grader failed on it: {type(error).__name__}: {error}"
-    return [Row(str(path), "", 0, 0, "error", cause=cause, message=cause)]
+    return [Row(str(path), "", 0, 0, "error", cause=_one_line(cause), message=cause)]
 
 
-def read_notebook(path: Path) -> tuple[int, list[str]]:
-    """The number of the exercise set a notebook belongs to, and the source of its code cells.
+@dataclass(frozen=True)
+class _Fault:
+    """What went wrong in a cell, and the verdict on an exercise that is missing for it."""
 
-    Raises
-    ------
-    BadNotebook
-        If it cannot be read, or belongs to no set that has checks.
-    """
-    try:
-        notebook = json.loads(path.read_bytes().decode("utf-8"))
-        cells = notebook["cells"]
-        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    except OSError as error:
-        raise BadNotebook(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BadNotebook("is not a notebook (format 4)") from error
-    return _set_of(path, sources), sources
-
-
-def _set_of(path: Path, sources: list[str]) -> int:
-    """The exercise set that a notebook's checks name, or else its file name."""
-    known = [lesson.number for lesson in plan.LESSONS if lesson.has_exercises]
-    named = Counter(int(n) for text in sources for n in _CHECK_CALL.findall(text))
-    for number, _ in named.most_common():
-        if number in known:
-            return number
-    for found in re.findall(r"(?<!\d)\d\d(?=_)", path.stem):
-        if int(found) in known:
-            return int(found)
-    raise BadNotebook("belongs to no exercise set: it has no check(...) and is not named NN_...")
-
-
-_CHECK_CALL = re.compile(r"""\bcheck\(\s*["'](\d\d)\.""")
+    words: str
+    verdict: str = "missing"
 
 
 @dataclass
@@ -139,8 +117,7 @@ class _Grading:
     """One notebook being graded."""
 
     path: Path
-    number: int
-    sources: list[str]
+    submission: Submission
     more: int
     seed: int
     limits: Limits
@@ -148,69 +125,107 @@ class _Grading:
     def rows(self) -> list[Row]:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             shutil.copy(self.path, folder)
-            self._folder = Path(folder)
-            waiting = exercises(self.number)
+            waiting = exercises(self.submission.number)
+            self._deadly: dict[int, _Fault] = {}
             done: list[Row] = []
-            while waiting:
-                # A process that an exercise has ended is started anew for those that follow.
-                with Worker(self._folder) as worker:
-                    done += self._grade_while_it_lives(worker, waiting)
-            return done
+            # A process that a cell or an exercise has ended is started anew for what follows.
+            for _ in range(MOST_LOST + len(waiting)):
+                if waiting and len(self._deadly) < MOST_LOST:
+                    with Worker(Path(folder)) as worker:
+                        done += self._grade_while_it_lives(worker, waiting)
+            words = "the process that the notebook ran in ended again and again"
+            return done + [self._row(one, "stopped", words) for one in waiting]
 
     def _grade_while_it_lives(self, worker: Worker, waiting: list[Exercise]) -> list[Row]:
-        rows = []
+        rows: list[Row] = []
         try:
-            errors = self._run_cells(worker)
+            self._run_cells(worker)
             taken = Side(worker.send, self.limits.check).ask("taken")
-        except SubjectLost as lost:
-            rows = [self._row(one, "stopped", str(lost)) for one in waiting]
-            waiting.clear()
+        except SubjectLost:
             return rows
         while waiting and worker.lives:
             exercise = waiting.pop(0)
-            if exercise.id in taken:
-                rows.append(self._taken(exercise))
-                continue
-            rows.append(self._check(worker, exercise, errors))
+            rows.append(
+                self._taken(exercise) if exercise.id in taken else self._check(worker, exercise)
+            )
         return rows
 
-    def _run_cells(self, worker: Worker) -> dict[int, str]:
-        """Run all cells, past errors; returns in words what went wrong, by the cells' numbers."""
-        errors = {}
-        finish = time.monotonic() + self.limits.notebook
-        for number, source in enumerate(self.sources, 1):
-            left = finish - time.monotonic()
-            if left <= 0:
-                raise SubjectLost(f"the notebook took longer than {self.limits.notebook:g} s")
-            title = f"<cell {number}>"
-            try:
-                limit = min(self.limits.cell, left)
-                Side(worker.send, limit).ask("run", source=source, title=title)
-            except SubjectError as error:
-                words = "took too long" if error.kind == "TimeLimit" else f"raised {error}"
-                errors[number] = f"code cell {number} {words}"
-            except SubjectLost as lost:
-                raise SubjectLost(f"code cell {number}: {lost}") from lost
-        return errors
+    def _run_cells(self, worker: Worker) -> None:
+        """Run all cells, past errors and without those that ended a process before.
 
-    def _check(self, worker: Worker, exercise: Exercise, errors: dict[int, str]) -> Row:
+        Raises
+        ------
+        SubjectLost
+            If a cell ended the process; it will be left out the next time.
+        """
+        self._faults = dict(self._deadly)
+        finish = time.monotonic() + self.limits.notebook
+        for number, cell in enumerate(self.submission.cells, 1):
+            if number in self._deadly:
+                continue
+            left = finish - time.monotonic()
+            too_late = f"the notebook took longer than {self.limits.notebook:g} s"
+            if left <= 0:
+                self._faults[number] = _Fault(f"not run: {too_late}", "stopped")
+                continue
+            try:
+                side = Side(worker.send, min(self.limits.cell, left))
+                side.ask("run", source=cell.source, title=f"<cell {number}>")
+            except SubjectError as error:
+                if error.kind != "TimeLimit":
+                    self._faults[number] = _fault_of(error)
+                elif left > self.limits.cell:
+                    words = f"did not end within {self.limits.cell:g} s"
+                    self._faults[number] = _Fault(words, "too slow")
+                else:
+                    self._faults[number] = _Fault(too_late, "too slow")
+            except SubjectLost as lost:
+                self._deadly[number] = _Fault(f"code cell {number}: {lost}", "stopped")
+                raise
+
+    def _check(self, worker: Worker, exercise: Exercise) -> Row:
         side = Side(worker.send, self.limits.check)
         try:
             answer = side.ask("name", name=exercise.name)
+            home = side.ask("home", name=exercise.name)
         except SubjectError:
-            return self._missing(exercise, errors)
+            return self._missing(exercise)
         except SubjectLost as lost:
             return self._row(exercise, "stopped", str(lost))
+        if f"{home}.".startswith("minitorch_attn."):
+            return self._imported(exercise, home)
         report = examine(exercise, answer, more=self.more, seed=self.seed)
-        cause = "" if report.cause is None else report.cause.name
-        return self._row(exercise, report.verdict, cause, report)
+        return self._row(exercise, report.verdict, self._cause(report), report)
 
-    def _missing(self, exercise: Exercise, errors: dict[int, str]) -> Row:
+    def _cause(self, report: Report) -> str:
+        """A few words on a report: the mistake's name, else how its code ended."""
+        known = "" if report.cause is None else report.cause.name
+        if known == report.verdict == "too slow":
+            return f"did not end within {self.limits.check:g} s"
+        if isinstance(report.error, SubjectError) and known in ("", report.error.kind):
+            return _words_of(report.error, report.exercise.name)
+        return known if known != report.verdict else ""
+
+    def _missing(self, exercise: Exercise) -> Row:
         """Nothing has the name: the cell that should have given it failed, or there is none."""
-        gives = re.compile(rf"(?m)^\s*(def|class)\s+{exercise.name}\b|^\s*{exercise.name}\s*=")
-        failed = (errors[n] for n in errors if gives.search(self.sources[n - 1]))
-        cause = next(failed, f"no {exercise.name} in the notebook")
-        return self._row(exercise, "missing", cause, message="\n".join([cause, *errors.values()]))
+        own = {n: c for n, c in enumerate(self.submission.cells, 1) if c.is_of(exercise.name)}
+        fault = next((self._faults[n] for n in own if n in self._faults), None)
+        if fault is None:
+            instead = [name for cell in own.values() for name in cell.defines]
+            fault = _Fault(
+                f"no {exercise.name} in the notebook"
+                + (f"; its cell defines {' and '.join(instead[:3])}" if instead else "")
+            )
+        told = [f"{exercise.id}: {fault.words}"]
+        told += [
+            f"Code cell {n}: {self._faults[n].words}" for n in self._faults if self._is_common(n)
+        ]
+        return self._row(exercise, fault.verdict, fault.words, message="\n".join(told))
+
+    def _is_common(self, number: int) -> bool:
+        """Whether a cell is the place of no exercise, as that of the imports."""
+        cell = self.submission.cells[number - 1]
+        return not any(cell.is_of(one.name) for one in exercises(self.submission.number))
 
     def _taken(self, exercise: Exercise) -> Row:
         message = (
@@ -218,6 +233,13 @@ class _Grading:
             "that call out."
         )
         return self._row(exercise, "solution taken", "calls solution(...)", message=message)
+
+    def _imported(self, exercise: Exercise, home: str) -> Row:
+        message = (
+            f"{exercise.name} is the library's own, from {home}. Write it in the notebook; if you "
+            f"did, take out the line that gives the name {exercise.name} to the library's."
+        )
+        return self._row(exercise, "imported", f"it is {home}'s", message=message)
 
     def _row(
         self,
@@ -234,45 +256,36 @@ class _Grading:
             points=worth if verdict == "right" else 0,
             out_of=worth,
             verdict=verdict,
-            cause=cause if cause != verdict else "",
+            cause=_one_line(cause),
             passed=report.passed if report else 0,
-            cases=report.total if report else 0,
+            cases=report.looked_at if report else 0,
             message=message or (str(report.page) if report else cause),
         )
 
 
-# -- what comes out -------------------------------------------------------------------------
+# -- causes in a few words ------------------------------------------------------------------
 
 
-def as_table(rows: Iterable[Row]) -> str:
-    """The rows as a table for the terminal, with each notebook's sum."""
-    lines = [["notebook", "exercise", "points", "verdict", "likely cause"]]
-    by_notebook: dict[str, list[Row]] = {}
-    for row in rows:
-        by_notebook.setdefault(row.notebook, []).append(row)
-    for name, its in by_notebook.items():
-        for row in its:
-            points = f"{row.points:g} of {row.out_of:g}" if row.exercise else ""
-            lines.append([name, row.exercise, points, row.verdict, row.cause])
-        if its[0].exercise:
-            earned, worth = sum(row.points for row in its), sum(row.out_of for row in its)
-            lines.append([name, "all", f"{earned:g} of {worth:g}", "", ""])
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+def _fault_of(error: SubjectError) -> _Fault:
+    """What a cell's exception says of it, with the line it came from."""
+    if found := re.fullmatch(r"(?s)(.*) \(.*, line (\d+)\)", error.message):  # a syntax error
+        return _Fault(f"line {found[2]}: {found[1]}")
+    lines = [frame.line for frame in error.frames if frame.function == "<module>"]
+    place = f"line {lines[0]}: " if lines else ""
+    return _Fault(place + _words_of(error))
 
 
-def as_csv(rows: Iterable[Row]) -> str:
-    """The rows as CSV, one line an exercise, all but the long message."""
-    names = [field.name for field in fields(Row) if field.name != "message"]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([getattr(row, name) for name in names] for row in rows)
-    return buffer.getvalue()
+def _words_of(error: SubjectError, name: str = "") -> str:
+    """An exception in one line; `name` is the function or class that was called."""
+    if error.kind == "SystemExit":
+        return "calls exit()"
+    text = f"{error.kind}: {error.message}" if error.message else error.kind
+    if name and re.search(rf"\b{name}\b.*(unexpected keyword argument|missing \d+ req)", text):
+        return f"parameter names differ: {error.message}"
+    return text
 
 
-def as_json(rows: Iterable[Row], settings: dict[str, Any]) -> str:
-    """The rows and the settings they were graded with, as JSON."""
-    content = {"version": 1, "settings": settings, "rows": [asdict(row) for row in rows]}
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+def _one_line(text: str) -> str:
+    """Text that fits into a table, whatever a learner's exception put into it."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return textwrap.shorten(printable, 160, placeholder=" ...")

@@ -7,8 +7,10 @@ import glob
 import sys
 from pathlib import Path
 
+from . import plan
 from .files import write_atomically
-from .grade import Limits, Row, as_csv, as_json, as_table, grade
+from .grade import Limits, Row, grade
+from .grade_tables import as_csv, as_json, as_summary, as_table, totals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "may do whatever you may."
     )
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the grades as CSV")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write grades and messages")
+    parser.add_argument(
+        "--lesson", type=_set, metavar="NN", help="the exercise set that is expected, as in 13"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line an exercise, as CSV")
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="write a line a notebook, as CSV"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all that, and the messages"
+    )
     parser.add_argument(
         "--cases",
         type=_count,
@@ -47,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _set(text: str) -> int:
+    sets = [lesson.number for lesson in plan.LESSONS if lesson.has_exercises]
+    if not (text.isdecimal() and int(text) in sets):
+        names = ", ".join(f"{number:02d}" for number in sets)
+        raise argparse.ArgumentTypeError(f"there is no exercise set {text!r}; there are {names}")
+    return int(text)
+
+
 def _count(text: str) -> int:
     try:
         number = int(text)
@@ -70,31 +88,79 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Grade, print the table, write the files; 0 whatever the grades are, 2 if a file cannot be."""
-    notebooks = [path for given in args.notebooks for path in _matching(given)]
-    outputs = [path for path in (args.csv, args.json) if path is not None]
+    """Grade, print the table, write the files.
+
+    Returns
+    -------
+    int
+        0 if every notebook has a grade, whatever it is; 1 if some could not be graded; 2 if the
+        files cannot be written; 130 if interrupted.
+    """
+    notebooks = list(dict.fromkeys(path for given in args.notebooks for path in _matching(given)))
+    outputs = [path for path in (args.csv, args.summary, args.json) if path is not None]
     if fault := _fault_of(outputs, notebooks):
-        print(fault, file=sys.stderr)
-        return 2
-    limits = Limits(args.cell_limit, args.notebook_limit, args.check_limit)
+        return _refuse(fault)
     rows: list[Row] = []
-    for number, path in enumerate(notebooks, 1):
-        if sys.stderr.isatty():
-            print(f"\r{number} of {len(notebooks)}: {path}\033[K", end="", file=sys.stderr)
-        rows += grade(path, more=args.cases, seed=args.seed, limits=limits)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
-    print(as_table(rows))
-    # Written at the end and in one step: an interrupted run leaves the old grades as they were.
     try:
-        if args.csv:
-            write_atomically(args.csv, as_csv(rows))
-        if args.json:
-            write_atomically(args.json, as_json(rows, {"seed": args.seed, "cases": args.cases}))
+        for number, path in enumerate(notebooks, 1):
+            _tell_progress(f"{number} of {len(notebooks)}: {path}")
+            rows += _grade(path, args)
+    except KeyboardInterrupt:
+        _tell_progress("")
+        if rows:
+            print(as_table(rows))
+        print(f"interrupted: {_left(outputs)}", file=sys.stderr)
+        return 130
+    _tell_progress("")
+    print(as_table(rows))
+    without = [total.notebook for total in totals(rows) if not total.is_graded]
+    if without:
+        print(f"\n{len(without)} of {len(notebooks)} could not be graded: {', '.join(without)}")
+    if len(without) == len(notebooks):
+        print(_left(outputs), file=sys.stderr)
+        return 1
+    # Written at the end, each in one step: until then the old grades are as they were.
+    try:
+        _write(rows, args)
     except OSError as error:
-        print(f"The grades could not be written: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return _refuse(f"The grades could not be written: {error}")
+    return 1 if without else 0
+
+
+def _refuse(fault: str) -> int:
+    print(fault, file=sys.stderr)
+    return 2
+
+
+def _grade(path: Path, args: argparse.Namespace) -> list[Row]:
+    limits = Limits(args.cell_limit, args.notebook_limit, args.check_limit)
+    return grade(path, lesson=args.lesson, more=args.cases, seed=args.seed, limits=limits)
+
+
+def _write(rows: list[Row], args: argparse.Namespace) -> None:
+    settings = ("lesson", "seed", "cases", "cell_limit", "notebook_limit", "check_limit")
+    if args.csv:
+        write_atomically(args.csv, as_csv(rows))
+    if args.summary:
+        write_atomically(args.summary, as_summary(rows))
+    if args.json:
+        write_atomically(args.json, as_json(rows, {name: getattr(args, name) for name in settings}))
+
+
+def _tell_progress(text: str) -> None:
+    """Show it on one line that is written over, or as a line of a log."""
+    if sys.stderr.isatty():
+        print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _left(outputs: list[Path]) -> str:
+    """Say of the files that nothing was written."""
+    if not outputs:
+        return "no grades were written"
+    names = " and ".join(map(str, outputs))
+    return f"{names} left as {'it was' if len(outputs) == 1 else 'they were'}"
 
 
 def _fault_of(outputs: list[Path], notebooks: list[Path]) -> str | None:
