@@ -28,9 +28,9 @@ from minitorch_attn.data import digits
 # %% [markdown]
 # ## The idea in one picture
 #
-# Here are two handwritten digits of 8 × 8 pixels. Each passes through two fixed filters. One answers
-# where the picture gets darker or lighter from left to right, that is at **upright** strokes; the other
-# where it does from top to bottom, at **level** strokes. So each image becomes two *maps*.
+# Here are two handwritten digits of 8 × 8 pixels, ink in white. Each passes through two fixed filters.
+# One answers where the ink changes from left to right, that is at **upright** strokes; the other where
+# it changes from top to bottom, at **level** strokes. So each image becomes two *maps*.
 
 # %%
 images, labels = digits()[:]
@@ -91,8 +91,8 @@ viz.show_feature_maps(
 # *Figure 2. The sum of the two maps, weighed by the image. The one is seen through its upright edges
 # alone; in the two, the level edges have about a quarter of the say.*
 #
-# Nothing in these lines is learned: the filters are fixed, the 20 is chosen by hand. In the course both
-# are learned from data, by gradients, and you will build everything that takes.
+# Nothing in these lines is learned: the filters are fixed, the 20 is chosen by hand. In the course the
+# filters and the weights are learned from data, by gradients, and you will build everything that takes.
 
 # %% [markdown]
 # ## The equations
@@ -180,13 +180,18 @@ for name, gate in gates.items():
     assert mean.argmax() == 1 and mean.argmin() == 2
 assert gates["as above"].mean() > 0.9
 
+ink = images[:, 0] > 0.25  # (N, 8, 8)
+tall = ink.any(axis=2).sum(axis=1) > ink.any(axis=1).sum(axis=1)  # more rows with ink than columns
+print(f"taller than wide: {tall.mean():.0%}; upright map ahead: {(difference > 0).mean():.0%}")
+assert tall.all() and (difference > 0).all()
+
 # %% [markdown]
 # *Figure 3. The weight of the upright map for each digit: dots are means, bars hold eight of ten images.
 # Dashed: without the gate.*
 #
 # What came out is not quite what we hoped. On the left the gate hardly decides anything: *every* digit is
-# taller than it is wide, so the upright map wins each time, and a fixed weight of 0.9 would have done
-# nearly the same. The two of the first picture was picked because it is an exception.
+# taller than it is wide (counted where there is more than a quarter of the full ink), the upright map
+# wins each time, and a fixed weight of 0.9 would have done nearly the same. The two of the first picture was picked because it is an exception.
 #
 # On the right the average difference was taken off first, so that the gate asks: more upright *than
 # usual*? Now it uses its range, and ones and twos lie far apart, but the images of one class differ about
@@ -318,8 +323,8 @@ print("before", results["two"][1].round(2), " after", turned.round(2))
 #
 # </details>
 #
-# **2.** All pixels of the one are made half as dark. The picture shows the same stroke. Do the weights
-# stay the same?
+# **2.** Every pixel of the one gets half as much ink. The picture shows the same stroke, paler. Do the
+# weights stay the same?
 
 # %%
 _, paler = attend(edges(one / 2))

@@ -47,7 +47,7 @@ viz.draw_graph(L, names={"w": w, "z": z, "L": L}, gradients=True)
 # %% [markdown]
 # *Figure 1. The program as a graph. Boxes with square corners are operations; values flow downwards, along the arrows. (The image and the 1 are constants and do not appear.) The orange numbers were computed in the other direction, from the bottom up: each says how fast $L$ changes with the value on that arrow. For an array its norm stands there, the square root of the sum of squares. At $z$ two arrows leave, and what comes back along them is added up: 0.5 and −1 make −0.5.*
 #
-# At the top the walk arrives at the 64 weights with 64 numbers: how fast the loss changes with each of them. They are the *gradient*, and since there is one for each pixel, they can be looked at.
+# At the top the walk arrives at the 64 weights with 64 numbers: how fast the loss changes with each of them. They are the *gradient*, and since there is one for each pixel, they can be looked at. (We say the gradient of $L$ *by* $w$, for short; in full it is the gradient of $L$ *with respect to* $w$.)
 
 # %%
 L.backward()
@@ -172,9 +172,9 @@ viz.draw_graph(L, names={"a": a, "b": b, "p": p, "s": s, "L": L}, values=True)
 # %% [markdown]
 # ### Arrays, and the one idea of this course
 #
-# Real programs work on arrays. Let an operation make an array $y$ of an array $x$. Each element $y_j$ may depend on each element $x_i$: that is an edge from $x_i$ to $y_j$, and equation (reverse) reads, with the gradients written as `dy` $= dL/dy$ and `dx` $= dL/dx$,
+# Real programs work on arrays. Let an operation make an array $y$ of an array $x$. Each element $y_j$ may depend on each element $x_i$: that is an edge from $x_i$ to $y_j$, and equation (reverse) reads, with the gradients $dL/dy$ and $dL/dx$ written as $dy$ and $dx$ for short (in code `dy` and `dx`; two letters, one name),
 #
-# $$\texttt{dx}_i = \sum_j \texttt{dy}_j\,\frac{\partial y_j}{\partial x_i} \qquad \texttt{dy} \text{ has the shape of } y \text{, and } \texttt{dx} \text{ that of } x.$$
+# $$dx_i = \sum_j dy_j\,\frac{\partial y_j}{\partial x_i} \qquad dy \text{ has the shape of } y \text{, and } dx \text{ that of } x.$$
 #
 # The function that makes `dx` of `dy` is called the operation's *vector-Jacobian product*, for the table of all $\partial y_j / \partial x_i$ is its Jacobian. In code it is named `vjp_x`. It hardly ever needs that table, as these examples show. (A star, as in $(*)$, is any shape.)
 #
@@ -186,7 +186,7 @@ viz.draw_graph(L, names={"a": a, "b": b, "p": p, "s": s, "L": L}, values=True)
 #
 # **mean** of $N$ numbers, $y = \frac1N \sum_i x_i$, $(N) \to ()$: every $\partial y/\partial x_i$ is $1/N$, hence `dx` is `dy / N` at every place.
 #
-# **scores**, $z_n = \sum_d X_{nd}\,w_d$ for $N$ images of $D$ numbers each, $X$ of shape $(N, D)$ and fixed, $(D) \to (N)$. Here $\partial z_n/\partial w_d = X_{nd}$, hence $\texttt{dw}_d = \sum_n \texttt{dz}_n X_{nd}$, which is `X.T @ dz`.
+# **scores**, $z_n = \sum_d X_{nd}\,w_d$ for $N$ images of $D$ numbers each, $X$ of shape $(N, D)$ and fixed, $(D) \to (N)$. Here $\partial z_n/\partial w_d = X_{nd}$, hence $dw_d = \sum_n dz_n X_{nd}$, which is `X.T @ dz`.
 #
 # **softplus**, $y = \log(1 + e^x)$, each element on its own. The derivative of the logarithm times that of its argument: $\partial y_i/\partial x_i = \frac{1}{1 + e^{x_i}}\,e^{x_i} = \frac{1}{1 + e^{-x_i}}$, which is the logistic function, called $\sigma(x_i)$. Hence `dx = dy * σ(x)`.
 #
@@ -418,7 +418,9 @@ by_nodes = [len(visiting_order(doublings(leaf(1.0), k).node)) for k in links]
 assert by_paths[-1] == 2**17 - 1 and by_nodes[-1] == 17
 
 x = leaf(1.0)
-assert reverse_pass(doublings(x, 16).node, 1.0)[x.node] == 2**16
+y, by_all_paths = doublings(x, 16), {}
+over_all_paths(y.node, 1.0, by_all_paths)
+assert by_all_paths[x.node] == reverse_pass(y.node, 1.0)[x.node] == 2**16
 
 with viz.use_style():
     figure, ax = viz.panels(width=6.0, height=3.2)
@@ -635,7 +637,7 @@ def mean(x):
 
 
 # %% [markdown]
-# A primitive with several outputs is checked through one number: take random weights `dy`, one for each output, and let $f(x) = \sum_j \texttt{dy}_j\,y_j(x)$. Its derivative by $x_i$ is $\sum_j \texttt{dy}_j\,\partial y_j/\partial x_i$, which is what the rule should return.
+# A primitive with several outputs is checked through one number: take random weights `dy`, one for each output, and let $f(x) = \sum_j dy_j\,y_j(x)$. Its derivative by $x_i$ is $\sum_j dy_j\,\partial y_j/\partial x_i$, which is what the rule should return.
 
 # %%
 rng = np.random.default_rng(1)
@@ -808,7 +810,7 @@ assert np.mean((X_test @ weights["overwritten"] > 0) == t_test) < 0.6
 assert np.allclose(weights["measured"], weights["added up"], atol=1e-6)
 
 # %% [markdown]
-# Nothing in these trainings is random, so there are no seeds to compare; and this loss has a single valley (it is convex), so another start leads down to the same place.
+# Nothing in these trainings is random, so there are no seeds to compare; and this loss is convex: it has no valley apart from the lowest, so no start gets stuck. Every one leads down to as low a loss, though not to the same weights.
 #
 # Overwriting is a disaster that raises no error. Of the two shares that reach $z$, $\sigma(z_n)$ from softplus and $-t_n$ from the product, only the one that comes last survives, $\sigma(z_n)$. It is positive for every image: all scores are pushed down, for eights and nines alike, and the loss climbs.
 #

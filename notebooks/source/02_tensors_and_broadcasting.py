@@ -58,7 +58,7 @@ figure
 # %% [markdown]
 # *Figure 1. `y = x - m` for four images and one mean. The mean is there once; it is read four times, once for each image. That is broadcasting: no copy is made, and no loop is written. (In $y$, red is more ink than the mean has, blue is less.)*
 #
-# Now backwards. Each of the four places where $m$ is read is a path from $m$ to the loss, and lesson 01 says what a gradient is: the **sum over paths**. With the loss $L = \tfrac12 \sum y^2$ the gradient of $y$ is `dy` $= y$, and each reading of $m$ sends back $-$`dy`.
+# Now backwards. Each of the four places where $m$ is read is a path from $m$ to the loss, and lesson 01 says what a gradient is: the **sum over paths**. With the loss $L = \tfrac12 \sum y^2$ the gradient of $y$ is $dy = y$, and each reading of $m$ sends back $-dy$.
 
 # %%
 mean_image = mt.tensor(m, requires_grad=True)
@@ -118,12 +118,12 @@ assert strides(views["a.T"]) == (1, 4)
 assert strides(views["broadcast_to(a[0], (3, 4))"]) == (0, 1)
 
 
-def draw_table(ax, table, title, copied=None):
-    """Draw a table of numbers in shades of blue; cells that are copies are white, in grey."""
+def draw_table(ax, table, title, largest, copied=None):
+    """Draw numbers in shades of blue that go up to `largest`; copies are white, in grey."""
     table = np.atleast_2d(table)
     pale = np.zeros(table.shape, bool) if copied is None else copied
     rows, columns = table.shape
-    ax.imshow(np.where(pale, np.nan, table), cmap="Blues", vmin=0, vmax=2 * table.max())
+    ax.imshow(np.where(pale, np.nan, table), cmap="Blues", vmin=0, vmax=2 * largest)
     ax.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, color="0.6", linewidth=0.8)
     ax.vlines(np.arange(columns + 1) - 0.5, -0.5, rows - 0.5, color="0.6", linewidth=0.8)
     for (i, j), number in np.ndenumerate(table):
@@ -136,11 +136,12 @@ def draw_table(ax, table, title, copied=None):
 with viz.use_style():
     figure, axes = viz.panels(2, 3, width=8.0, height=4.0)
     for ax, (name, view) in zip(axes.flat, views.items()):
-        draw_table(ax, view, f"{name}\nshape {view.shape}, strides {strides(view)}")
+        title = f"{name}\nshape {view.shape}, strides {strides(view)}"
+        draw_table(ax, view, title, largest=memory.max())
 figure
 
 # %% [markdown]
-# *Figure 3. One block of memory and five ways of reading it; the shade follows the place. A transpose exchanges the strides. A slice with a step takes a larger stride, a reversed axis a negative one. And an axis with stride **0** reads the same number again and again: that is how broadcasting copies without copying.*
+# *Figure 3. One block of memory and five ways of reading it; the shade follows the place in memory, in all six alike. A transpose exchanges the strides. A slice with a step takes a larger stride, a reversed axis a negative one. And an axis with stride **0** reads the same number again and again: that is how broadcasting copies without copying.*
 #
 # Not everything can be a view. Rows chosen by a list of numbers, `a[[2, 0, 0]]`, have no constant stride, so they are a **copy**; so is a reshape whose order no strides can give.
 
@@ -179,9 +180,9 @@ assert [np.shares_memory(array, a) for array in answers.values()] == [True, True
 # Let $x$ of shape $(J)$ be stretched to $y$ of shape $(I, J)$ by adding an axis in front: $y_{ij} = x_j$. We want `dx`, given `dy`. We write $\delta_{jk}$ for the number that is 1 if $j = k$ and 0 otherwise; a sum over $j$ with $\delta_{jk}$ in it keeps the one term with $j = k$.
 #
 # $$\begin{aligned}
-# \texttt{dx}_k &= \sum_{i,j} \texttt{dy}_{ij}\,\frac{\partial y_{ij}}{\partial x_k} && \text{equation (reverse) of lesson 01: one edge from } x_k \text{ to each } y_{ij} \\
-# &= \sum_{i,j} \texttt{dy}_{ij}\,\delta_{jk} && y_{ij} = x_j \text{ changes with } x_k \text{ only if } j = k \\
-# &= \sum_i \texttt{dy}_{ik} && \delta_{jk} \text{ keeps one term of the sum over } j
+# dx_k &= \sum_{i,j} dy_{ij}\,\frac{\partial y_{ij}}{\partial x_k} && \text{equation (reverse) of lesson 01: one edge from } x_k \text{ to each } y_{ij} \\
+# &= \sum_{i,j} dy_{ij}\,\delta_{jk} && y_{ij} = x_j \text{ changes with } x_k \text{ only if } j = k \\
+# &= \sum_i dy_{ik} && \delta_{jk} \text{ keeps one term of the sum over } j
 # \end{aligned}$$
 #
 # The axis that was added, $i$, is summed over. For a stretched axis of size 1, $(1, J) \to (I, J)$, the steps are the same, and the sum keeps its axis with size 1. Hence the whole rule:
@@ -201,12 +202,13 @@ copied_columns[:, 0], copied_rows[0] = False, False
 with viz.use_style():
     figure, axes = viz.panels(2, 3, width=8.0, height=3.6)
     stretched = np.broadcast_to(column, (3, 4)), np.broadcast_to(row, (3, 4))
-    draw_table(axes[0, 0], stretched[0], "a (3, 1), stretched", copied=copied_columns)
-    draw_table(axes[0, 1], stretched[1], "b (1, 4), stretched", copied=copied_rows)
-    draw_table(axes[0, 2], common, "y = a + b (3, 4)")
-    draw_table(axes[1, 0], d_column, "da (3, 1): sums of the rows")
-    draw_table(axes[1, 1], d_row, "db (1, 4): sums of the columns")
-    draw_table(axes[1, 2], dy, "dy (3, 4)")
+    top, bottom = common.max(), max(d_column.max(), d_row.max())
+    draw_table(axes[0, 0], stretched[0], "a (3, 1), stretched", top, copied=copied_columns)
+    draw_table(axes[0, 1], stretched[1], "b (1, 4), stretched", top, copied=copied_rows)
+    draw_table(axes[0, 2], common, "y = a + b (3, 4)", top)
+    draw_table(axes[1, 0], d_column, "da (3, 1): sums of the rows", bottom)
+    draw_table(axes[1, 1], d_row, "db (1, 4): sums of the columns", bottom)
+    draw_table(axes[1, 2], dy, "dy (3, 4)", bottom)
 
 ta, tb = mt.tensor(column, requires_grad=True), mt.tensor(row, requires_grad=True)
 (ta + tb).backward(dy)
@@ -221,18 +223,18 @@ figure
 #
 # A **sum** over an axis, $y_i = \sum_j x_{ij}$, goes the other way, and so does its rule:
 #
-# $$\texttt{dx}_{kl} = \sum_i \texttt{dy}_i\,\frac{\partial y_i}{\partial x_{kl}} = \sum_i \texttt{dy}_i\,\delta_{ik} = \texttt{dy}_k$$
+# $$dx_{kl} = \sum_i dy_i\,\frac{\partial y_i}{\partial x_{kl}} = \sum_i dy_i\,\delta_{ik} = dy_k$$
 #
 # (the second step: $x_{kl}$ is a term of $y_i$ only if $i = k$, with the factor 1). The right side does not depend on $l$: each $x_{kl}$ gets the `dy` of its own sum. **A broadcast is undone by a sum; the rule of a sum is a broadcast.**
 #
 # A **mean** of $n$ numbers is a sum divided by $n$, and its rule is that broadcast divided by $n$.
 #
-# A **maximum**, $y_i = \max_j x_{ij}$, equals its largest element. A small change of another element changes nothing. So the rule gives `dy`$_i$ to the place of the maximum, and 0 to the others. If two places are equal the derivative does not exist; we share `dy` evenly among them, as the library does.
+# A **maximum**, $y_i = \max_j x_{ij}$, equals its largest element. A small change of another element changes nothing. So the rule gives $dy_i$ to the place of the maximum, and 0 to the others. If two places are equal the derivative does not exist; we share `dy` evenly among them, as the library does.
 
 # %% [markdown]
 # ### Linear operations, and a test for their rules
 #
-# Stretching, summing, transposing, slicing are **linear**: each output is a sum of inputs with fixed factors, $y_i = \sum_j A_{ij} x_j$. Here $\partial y_i / \partial x_j = A_{ij}$, so that $\texttt{dx}_j = \sum_i \texttt{dy}_i A_{ij}$: the rule applies $A^\top$. The matrix $A$ itself is never written down (for a transpose of $1000 \times 1000$ pixels it would have $10^{12}$ entries). But one equation tells whether two functions belong together as $A$ and $A^\top$. With $\langle u, v \rangle = \sum_i u_i v_i$, the sum of all products of two arrays of one shape,
+# Stretching, summing, transposing, slicing are **linear**: each output is a sum of inputs with fixed factors, $y_i = \sum_j A_{ij} x_j$. Here $\partial y_i / \partial x_j = A_{ij}$, so that $dx_j = \sum_i dy_i A_{ij}$: the rule applies $A^\top$. The matrix $A$ itself is never written down (for a transpose of $1000 \times 1000$ pixels it would have $10^{12}$ entries). But one equation tells whether two functions belong together as $A$ and $A^\top$. With $\langle u, v \rangle = \sum_i u_i v_i$, the sum of all products of two arrays of one shape,
 #
 # $$\begin{aligned}
 # \langle A x, v \rangle &= \sum_i \Big(\sum_j A_{ij} x_j\Big) v_i && \text{definition} \\
@@ -255,29 +257,29 @@ figure
 # %% [markdown]
 # ### Matrix products
 #
-# $y = a\,b$ with shapes $(n, m), (m, k) \to (n, k)$ means $y_{nk} = \sum_m a_{nm} b_{mk}$. One element $a_{nm}$ takes part in a whole row of $y$. To keep the letters apart we call the indices of $y$ in the sum $i$ and $j$, and the summed index $l$:
+# $y = a\,b$ with shapes $(N, M), (M, K) \to (N, K)$ means $y_{nk} = \sum_m a_{nm} b_{mk}$. One element $a_{nm}$ takes part in a whole row of $y$. To keep the letters apart we call the indices of $y$ in the sum $i$ and $j$, and the summed index $l$:
 #
 # $$\begin{aligned}
-# \texttt{da}_{nm} &= \sum_{i,j} \texttt{dy}_{ij}\,\frac{\partial y_{ij}}{\partial a_{nm}} && \text{(reverse)} \\
-# &= \sum_{i,j} \texttt{dy}_{ij} \sum_l \delta_{in}\,\delta_{lm}\, b_{lj} && a_{il} \text{ is } a_{nm} \text{ only if } i = n \text{ and } l = m \\
-# &= \sum_j \texttt{dy}_{nj}\, b_{mj} && \text{each } \delta \text{ keeps one term} \\
-# &= \sum_j \texttt{dy}_{nj}\, (b^\top)_{jm} && \text{definition of the transpose}
+# da_{nm} &= \sum_{i,j} dy_{ij}\,\frac{\partial y_{ij}}{\partial a_{nm}} && \text{(reverse)} \\
+# &= \sum_{i,j} dy_{ij} \sum_l \delta_{in}\,\delta_{lm}\, b_{lj} && a_{il} \text{ is } a_{nm} \text{ only if } i = n \text{ and } l = m \\
+# &= \sum_j dy_{nj}\, b_{mj} && \text{each } \delta \text{ keeps one term} \\
+# &= \sum_j dy_{nj}\, (b^\top)_{jm} && \text{definition of the transpose}
 # \end{aligned}$$
 #
 # which is a matrix product again. By the same steps for $b$:
 #
-# $$\boxed{\;\texttt{da} = \texttt{dy}\;b^\top \qquad \texttt{db} = a^\top\,\texttt{dy}\;}$$
+# $$\boxed{\;da = dy\;b^\top \qquad db = a^\top\,dy\;}$$
 #
-# The shapes help to remember it: $(n, k)\,(k, m)$ gives $(n, m)$, and no other order fits.
+# The shapes help to remember it: $(N, K)\,(K, M)$ gives $(N, M)$, and no other order fits.
 #
-# With a **batch** in front, $y_{*nk} = \sum_m a_{*nm} b_{*mk}$, each pair of matrices has this rule, where "transpose" exchanges the last two axes only. If the batch axes were broadcast, say one $b$ for all $N$ matrices $a$, then $b$ was copied $N$ times, and its gradient is summed over the copies: $\texttt{db}_{mk} = \sum_N (a^\top \texttt{dy})_{Nmk}$. Again `sum_to_shape`.
+# With a **batch** in front, $y_{*nk} = \sum_m a_{*nm} b_{*mk}$, each pair of matrices has this rule, where "transpose" exchanges the last two axes only. (The star stands for the indices of the batch.) If the batch axes were broadcast, say one $b$ for a whole batch of matrices $a$, then $b$ was copied once for each of them, and its gradient is summed over the copies: $db_{mk} = \sum_* (a^\top dy)_{*mk}$. Again `sum_to_shape`.
 
 # %% [markdown]
 # ### Choosing elements
 #
-# Let $r_1, \dots, r_L$ be numbers of rows, and $y_l = x_{r_l}$ the rows that they choose. Then
+# Let $r_1, \dots, r_M$ be numbers of rows, and $y_m = x_{r_m}$ the rows that they choose. Then
 #
-# $$\texttt{dx}_i = \sum_l \texttt{dy}_l\,\delta_{i\,r_l} = \sum_{l\,:\,r_l = i} \texttt{dy}_l$$
+# $$dx_i = \sum_m dy_m\,\delta_{i\,r_m} = \sum_{m\,:\,r_m = i} dy_m$$
 #
 # A row that was never chosen has no path and the gradient 0. A row chosen $k$ times has $k$ paths, and their gradients are added up. A slice is the case where every row is chosen at most once.
 
@@ -295,7 +297,7 @@ figure
 # | `"i,j->ij"` | every product of two vectors |
 # | `"nchw,nc->nchw"` | one factor for each channel of each image |
 #
-# Its gradient has the same form. In $y_{nk} = \sum_m a_{nm} b_{mk}$, the rule $\texttt{da}_{nm} = \sum_k \texttt{dy}_{nk} b_{mk}$ reads `"nk,mk->nm"`: **exchange the letters of the operand and of the result**, and put `dy` in the operand's place. The derivation is the one above with other letters. (It holds if each letter of the operand occurs elsewhere too. A letter that does not was summed over alone, and its axis has to be stretched again.)
+# Its gradient has the same form. In $y_{nk} = \sum_m a_{nm} b_{mk}$, the rule $da_{nm} = \sum_k dy_{nk} b_{mk}$ reads `"nk,mk->nm"`: **exchange the letters of the operand and of the result**, and put `dy` in the operand's place. The derivation is the one above with other letters. (It holds if each letter of the operand occurs elsewhere too. A letter that does not was summed over alone, and its axis has to be stretched again.)
 
 # %% [markdown]
 # ## The code
@@ -403,7 +405,7 @@ for operation in (total, largest):
 
 # %%
 def matmul_loops(a, b):
-    """The matrix product, (n, m), (m, k) -> (n, k)."""
+    """The matrix product, (N, M), (M, K) -> (N, K)."""
     N, M, K = *a.shape, b.shape[1]
     y = np.zeros((N, K))
     for n, k, m in itertools.product(range(N), range(K), range(M)):
@@ -412,7 +414,7 @@ def matmul_loops(a, b):
 
 
 def matmul(a, b):
-    """The matrix product in primitive form, (n, m), (m, k) -> (n, k)."""
+    """The matrix product in primitive form, (N, M), (M, K) -> (N, K)."""
 
     def vjp_a(dy):
         return dy @ b.T
@@ -647,7 +649,7 @@ assert np.shares_memory(whole.data, table.data) and whole.tolist() == [-1, -1, -
 # %% [markdown]
 # ### float32 stays float32
 #
-# A `float32` takes 4 bytes and holds about 7 digits, a `float64` takes 8 and holds about 16. Networks are trained in `float32` or less: half the memory, and about twice as fast. One careless operand can undo that, since NumPy's rule is that the larger type wins between arrays. A plain Python number is weak: it takes the type of the array.
+# A `float32` takes 4 bytes and holds about 7 digits, a `float64` takes 8 and holds about 16. Networks are trained in `float32` or less: half the memory, and less time. One careless operand can undo that, since NumPy's rule is that the larger type wins between arrays. A plain Python number is weak: it takes the type of the array.
 
 # %%
 single, double = np.ones(3, dtype=np.float32), np.ones(3)
@@ -663,7 +665,7 @@ assert result.dtype == t.grad.dtype == np.float32
 assert (t * mt.tensor(double)).dtype == np.float64
 
 # %% [markdown]
-# The library also treats NumPy's single numbers (`np.float64(1)`) as weak, and a gradient always has the type of its input. Python floats become `float32` by default; the lessons choose `float64` at their top, so that the printed digits are the same on every computer.
+# The library also treats NumPy's single numbers (`np.float64(1)`) as weak, and a gradient always has the type of its input. Python floats become `float32` by default; the lessons choose `float64` at their top: computers may differ in the last digits of a sum, and there those are far behind the ones that we print.
 
 # %% [markdown]
 # ## The gradient check
@@ -774,17 +776,17 @@ assert not are_adjoint(take_with_plus, (4, 6), rows=some)
 # %% [markdown]
 # ## At work
 #
-# Which digit is it? The plainest classifier is linear: each image $x_n$, its 64 pixels in a row, gives ten scores $z_n = x_n W + b$, with $W: (64, 10)$ and $b: (10)$, and the digit with the largest score wins. We fit $W$ and $b$ to targets $t_{nk}$ that are 1 for the right digit $k$ and 0 for the others, by the mean squared error
+# Which digit is it? The plainest classifier is linear: each image $x_n$, its 64 pixels in a row, gives ten scores $z_n = W x_n + b$, with $W: (10, 64)$ and $b: (10)$, and the digit with the largest score wins. We fit $W$ and $b$ to targets $o_{nk}$ that are 1 for the right digit $k$ and 0 for the others (each row $o_n$ is called *one-hot*), by the mean squared error
 #
-# $$L = \frac{1}{2N} \sum_{n=1}^{N} \sum_{k=1}^{10} (z_{nk} - t_{nk})^2 \qquad z = X W + b : (N, 64)\,(64, 10) + (10)$$
+# $$L = \frac{1}{2N} \sum_{n=1}^{N} \sum_{k=1}^{10} (z_{nk} - o_{nk})^2 \qquad z = X W^\top + b : (N, 64)\,(64, 10) + (10)$$
 #
 # There is no loop over images or digits: a matrix product, a broadcast, a sum.
 
 # %%
 test_images, test_labels = digits(train=False)[:]
 X, X_test = images.reshape(-1, 64), test_images.reshape(-1, 64).astype(np.float64)
-targets = (labels[:, None] == np.arange(10)) * 1.0  # (N, 1) == (10) -> (N, 10)
-print("X", X.shape, "  targets", targets.shape, "  X_test", X_test.shape)
+o = (labels[:, None] == np.arange(10)) * 1.0  # (N, 1) == (10) -> (N, 10)
+print("X", X.shape, "  o", o.shape, "  X_test", X_test.shape)
 
 # %% [markdown]
 # ### Standardise each pixel
@@ -792,15 +794,15 @@ print("X", X.shape, "  targets", targets.shape, "  X_test", X_test.shape)
 # The pixels are not alike: some are always empty, others vary from 0 to 1. **Standardising** moves and scales each pixel so that over the training images it has mean 0 and standard deviation 1. That is two broadcasts, $(N, 64)$ with $(64)$. The test images are moved and scaled by the numbers of the *training* images; the classifier has to treat all alike.
 
 # %%
-mu, sigma = X.mean(axis=0), X.std(axis=0)
-constant = sigma == 0
+mean, std = X.mean(axis=0), X.std(axis=0)
+constant = std == 0
 print("pixels that are the same in all training images:", int(constant.sum()))
-scale = np.where(constant, 1, sigma)  # nothing to scale there, and no division by 0
+scale = np.where(constant, 1, std)  # nothing to scale there, and no division by 0
 
 prepared = {
     "as they are": (X, X_test),
-    "centred": (X - mu, X_test - mu),
-    "standardised": ((X - mu) / scale, (X_test - mu) / scale),
+    "centred": (X - mean, X_test - mean),
+    "standardised": ((X - mean) / scale, (X_test - mean) / scale),
 }
 Z = prepared["standardised"][0]
 assert np.allclose(Z.mean(axis=0), 0) and np.allclose(Z.std(axis=0)[~constant], 1)
@@ -808,8 +810,8 @@ assert np.allclose(Z.mean(axis=0), 0) and np.allclose(Z.std(axis=0)[~constant], 
 with viz.use_style():
     figure, axes = viz.panels(1, 4, width=8.0, height=2.4)
     panels = [
-        ("mean of each pixel", mu, "viridis", 0, 1),
-        ("its deviation", sigma, "viridis", 0, 1),
+        ("mean of each pixel", mean, "viridis", 0, 1),
+        ("its deviation", std, "viridis", 0, 1),
     ]
     panels += [("a digit as it is", X[0], "viridis", 0, 1), ("standardised", Z[0], "RdBu_r", -3, 3)]
     for ax, (title, picture, colours, low, high) in zip(axes, panels):
@@ -822,20 +824,27 @@ figure
 # %% [markdown]
 # *Figure 6. The mean and the standard deviation of each pixel over the training images, and one digit before and after. The columns at the edges hardly ever have ink.*
 #
-# Some of those edge pixels are a trap: they have ink in one or two training images, so their deviation is tiny, and dividing by it makes a faint grey very large.
+# Some of those edge pixels are a trap: four of them have ink in only one or two of the training images, so their deviation is tiny, and dividing by so small a number makes a faint grey very large.
 
 # %%
 extreme = np.abs(prepared["standardised"][1]).max()
-smallest = sigma[~constant].min()
-print(f"smallest deviation {smallest:.4f}; largest standardised test pixel {extreme:.0f}")
-assert smallest < 0.01 and extreme > 10
+with_ink = (X > 0).sum(axis=0)  # (64): in how many training images a pixel has ink
+rare = (with_ink == 1) | (with_ink == 2)
+print(f"{rare.sum()} pixels have ink in one or two of {len(X)} images")
+print(f"their deviations: at most {std[rare].max():.4f}; of a typical pixel: {np.median(std):.1f}")
+print(f"largest standardised test pixel: {extreme:.0f}")
+assert rare.sum() == 4 and std[rare].max() < 0.01 and extreme > 10
 
 # %% [markdown]
 # ### Does it help?
 #
 # Moving and scaling the pixels does not change what a linear classifier can say: $W$ and $b$ can undo both. All three arms therefore have the *same* least possible loss $L^*$, which linear algebra gives directly (`lstsq`). What may differ is how fast gradient descent gets there.
 #
-# It would be unfair to give all arms one learning rate $\eta$. How large a step may be is set by how strongly the loss bends in its steepest direction; for this loss that is the largest eigenvalue $\lambda$ of $A^\top A / N$, where $A$ is $X$ with a column of ones for the bias. Steps of $\eta = 1/\lambda$ are safe, and each arm gets its own.
+# It would be unfair to give all arms one learning rate $\eta$. How large may it be? Take one weight $w$ and the loss $L = \tfrac12 \lambda w^2$, lowest at 0, where $\lambda$ says how strongly it bends: its *curvature*. The gradient is $\lambda w$, so that a step makes
+#
+# $$w \leftarrow w - \eta\,\lambda w = (1 - \eta\lambda)\,w$$
+#
+# The weight shrinks if $|1 - \eta\lambda| < 1$, that is for $\eta < 2/\lambda$; with a larger step it grows without end. With many weights the loss bends differently in different directions, and the **largest** curvature sets the limit. For our loss NumPy finds the curvatures from the matrix $A^\top A / N$, where $A$ is $X$ with a column of ones for the bias: they are its *eigenvalues*, which `eigvalsh` returns. Each arm gets $\eta = 1/\lambda$ with its own largest curvature $\lambda$, half of the limit.
 
 
 # %%
@@ -846,13 +855,13 @@ def curvatures(X):
 
 
 def squared_error(X, W, b):
-    z = X @ W + b
-    return ((z - targets) ** 2).sum() / (2 * len(X))
+    z = X @ W.T + b
+    return ((z - o) ** 2).sum() / (2 * len(X))
 
 
 def train(X, X_test, steps=2000):
     """Gradient descent from 0; the loss before each step, and the final accuracy in %."""
-    W = mt.tensor(np.zeros((64, 10)), requires_grad=True)
+    W = mt.tensor(np.zeros((10, 64)), requires_grad=True)
     b = mt.tensor(np.zeros(10), requires_grad=True)
     learning_rate = 1 / curvatures(X)[-1]
     losses = []
@@ -864,14 +873,14 @@ def train(X, X_test, steps=2000):
             for weight in (W, b):
                 weight -= learning_rate * weight.grad
                 weight.zero_grad()
-    right = (X_test @ W.data + b.data).argmax(axis=1) == test_labels
+    right = (X_test @ W.data.T + b.data).argmax(axis=1) == test_labels
     return np.array(losses), 100 * right.mean()
 
 
 def least_loss(X):
     A = np.column_stack([X, np.ones(len(X))])
-    best, *_ = np.linalg.lstsq(A, targets)
-    return squared_error(X, best[:64], best[64])
+    best, *_ = np.linalg.lstsq(A, o)
+    return squared_error(X, best[:64].T, best[64])
 
 
 least = {arm: least_loss(X) for arm, (X, _) in prepared.items()}
@@ -907,7 +916,7 @@ with viz.use_style():
 figure
 
 # %% [markdown]
-# *Figure 7. How far the loss is above the least possible one, against steps; both axes are logarithmic, and each arm has its own safe learning rate. Centring moves the whole beginning of the curve to the left, about ten times fewer steps. Dividing by the deviation hardly shows at the beginning, and decides the end.*
+# *Figure 7. How far the loss is above the least possible one, against steps; both axes are logarithmic, and each arm has its own learning rate. Centring moves the whole beginning of the curve to the left, about ten times fewer steps. Dividing by the deviation hardly shows at the beginning, and decides the end.*
 
 # %%
 for arm, (arrays, _) in prepared.items():
@@ -1022,7 +1031,7 @@ for reduce in (F.mean, F.sum):
 # - An array is memory, a shape and strides. Views cost nothing; broadcasting is a stride of 0.
 # - Shapes line up at the last axis; sizes are equal, or one is 1. It is silent when it is not what you meant.
 # - Copied forward, added up backward; added up forward, copied backward. A linear operation's rule is its adjoint, and $\langle Ax, v\rangle = \langle x, A^\top v\rangle$ tests it.
-# - $\texttt{da} = \texttt{dy}\,b^\top$, $\texttt{db} = a^\top \texttt{dy}$; in a batch the last two axes, and a sum over what was broadcast.
+# - $da = dy\,b^\top$, $db = a^\top dy$; in a batch the last two axes, and a sum over what was broadcast.
 # - What is taken several times is added up several times: `np.add.at`, not `+=`.
 
 # %% [markdown]

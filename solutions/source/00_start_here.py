@@ -36,15 +36,14 @@ check("00.relu", relu)
 # ## 2. ReLU with the rule for its gradient
 #
 # Everything in this course is built of *primitives*: functions that return their output and, for
-# each input, the rule that carries a gradient back. If a loss $L$ depends on $y =
-# \operatorname{relu}(x)$, and `dy` holds the derivatives $\partial L / \partial y$, then by the
-# chain rule
+# each input, the rule that carries a gradient back. Let $L$ be a number computed from $y =
+# \operatorname{relu}(x)$, in whatever way. `dy` holds for each element of $y$ how fast $L$ changes with
+# it, the derivative $dL/dy$. Then by the chain rule, for each element,
 #
-# $$\frac{\partial L}{\partial x} = \frac{\partial L}{\partial y} \cdot
-# \begin{cases} 1 & x > 0 \\ 0 & x < 0 \end{cases}$$
+# $$\frac{dL}{dx} = \frac{dL}{dy} \cdot \begin{cases} 1 & x > 0 \\ 0 & x < 0 \end{cases}$$
 #
-# Write relu once more, now with its rule `vjp_x`, which takes `dy` and returns the derivatives of
-# $L$ by $x$. Return both: `return y, vjp_x`.
+# Write relu once more, now with its rule `vjp_x`, which takes `dy` and returns these derivatives of $L$
+# by $x$. Return both: `return y, vjp_x`.
 
 
 # %% exercise="relu_rule"

@@ -15,8 +15,8 @@ from minitorch_attn.course import check
 # A primitive returns its output and, for each input, the rule that carries a gradient back. Write
 # the quotient of two arrays of the same shape, element by element:
 #
-# $$y = \frac{a}{b} \qquad \texttt{da} = \texttt{dy}\,\frac{\partial y}{\partial a} \qquad
-# \texttt{db} = \texttt{dy}\,\frac{\partial y}{\partial b}$$
+# $$y = \frac{a}{b} \qquad da = dy\,\frac{\partial y}{\partial a} \qquad
+# db = dy\,\frac{\partial y}{\partial b}$$
 #
 # The two local derivatives are yours to find: differentiate by one input while the other stands
 # still.

@@ -48,7 +48,7 @@ check("02.broadcast_shape", broadcast_shape)
 #
 # An array $x$ of a given shape was broadcast to a larger one, and `dy` is the gradient of the result. Every element of $x$ was copied to several places; its gradient is the sum over them:
 #
-# $$\texttt{dx}_{i} = \sum_{\text{copies } j \text{ of } i} \texttt{dy}_{j}$$
+# $$dx_{i} = \sum_{\text{copies } j \text{ of } i} dy_{j}$$
 #
 # Return `dx`, of exactly the shape of $x$. You may take for granted that `shape` broadcasts to `dy.shape`.
 
@@ -114,12 +114,12 @@ check("02.mean", mean)
 #
 # $$y_{*nk} = \sum_m a_{*nm}\, b_{*mk}$$
 #
-# The star stands for any number of leading axes, the batch, which broadcast as in exercise 1. For one pair of matrices the rules are $da = dy\,b^\top$ and $db = a^\top dy$. Write the product in primitive form for batches. The gradients must have exactly the shapes of `a` and `b`, so where a batch was broadcast, something is still to do; your function from exercise 2 does it (until you have written it, `from minitorch_attn.engine import sum_to_shape` lends you the library's).
+# The star stands for any number of leading axes, the batch, which broadcast as in exercise 1; $a$ has the shape $(*, N, M)$ and $b$ the shape $(*, M, K)$. For one pair of matrices the rules are $da = dy\,b^\top$ and $db = a^\top dy$. Write the product in primitive form for batches. The gradients must have exactly the shapes of `a` and `b`, so where a batch was broadcast, something is still to do; your function from exercise 2 does it (until you have written it, `from minitorch_attn.engine import sum_to_shape` lends you the library's).
 
 
 # %% exercise="matmul"
 def matmul(a, b):
-    """The matrix product in primitive form: (*, n, m), (*, m, k) -> (*, n, k).
+    """The matrix product in primitive form: (*, N, M), (*, M, K) -> (*, N, K).
 
     Returns y and the rules (vjp_a, vjp_b).
 
