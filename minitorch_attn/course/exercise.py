@@ -35,7 +35,8 @@ and what helps (hints). A complete one::
 `check("13.squeeze", squeeze)` in a notebook then calls the learner's `squeeze` on each case and on
 a few that `more` makes from a seed; the grader does so on many more. The answers are compared with
 the reference's. If they differ, and one of the mutants gives the very answers that the learner's
-code gave, its sentence is what the learner reads as the likely cause.
+code gave, its sentence is what the learner reads as the likely cause. A mutant whose mistake raises
+an exception says so, `mutant("...", raises=True)`: the proofs take no other exception for a catch.
 
 What is looked at is decided by an *observer*, `observe=`:
 
@@ -176,11 +177,13 @@ class Mutant:
         The wrong answer; it runs.
     like : tuple of str
         Names of mutants that no input can tell from this one.
+    raises : bool
+        Whether the mistake is one that raises an exception or takes too long.
     """
 
-    def __init__(self, sentence: str, answer: Any, like: tuple[str, ...]):
+    def __init__(self, sentence: str, answer: Any, like: tuple[str, ...], raises: bool):
         self.name = answer.__name__.replace("_", " ")
-        self.sentence, self.answer, self.like = sentence, answer, like
+        self.sentence, self.answer, self.like, self.raises = sentence, answer, like, raises
 
 
 class Exercise:
@@ -234,7 +237,9 @@ class Exercise:
         self.fixed_cases = [self._named(case) for case in cases]
         self.mutants: list[Mutant] = []
 
-    def mutant(self, sentence: str, *, like: Sequence[str] = ()) -> Callable[[Any], Any]:
+    def mutant(
+        self, sentence: str, *, like: Sequence[str] = (), raises: bool = False
+    ) -> Callable[[Any], Any]:
         """Decorate a wrong answer with the sentence that tells a learner of the mistake.
 
         Parameters
@@ -243,11 +248,14 @@ class Exercise:
             The mistake, told to the one who made it.
         like : sequence of str
             Function names of other mutants of this exercise that no input can tell from this one.
+        raises : bool
+            Whether the mistake is one that raises an exception or takes too long. Said of no other
+            mutant: one that raises for a slip in its own code would seem to be caught.
         """
 
         def register(answer: Any) -> Any:
             names = tuple(name.replace("_", " ") for name in like)
-            self.mutants.append(Mutant(sentence, answer, names))
+            self.mutants.append(Mutant(sentence, answer, names, raises))
             return answer
 
         return register

@@ -42,6 +42,8 @@ def test_the_solution_passes(exercise, more):
 def test_every_mutant_is_caught_and_named(exercise, mutant):
     report = examine(exercise, here(mutant.answer, exercise.seconds))
     assert report.verdict != "right", "the cases do not notice it"
+    raised = report.verdict != "wrong"
+    assert raised == mutant.raises, f"say raises={raised}, or mend it: {report.page}"
     assert report.cause.name in (mutant.name, *mutant.like), report.page
     assert mutant.like or mutant.sentence in str(report.page)
 

@@ -309,7 +309,8 @@ def once_for_each_path(inputs, root):
 
 @visiting_order.mutant(
     "Your function calls itself for each input, and the graph is deeper than Python lets functions "
-    "call one another. Keep a list of the nodes still to be looked at, and loop."
+    "call one another. Keep a list of the nodes still to be looked at, and loop.",
+    raises=True,
 )
 def recursion(inputs, root):
     found = set()
@@ -417,7 +418,8 @@ def written_into_the_first(arrivals):
 @accumulate.mutant(
     "`gradients[name] += dx` asks for `gradients[name]`, and at the first arrival under a name "
     "nothing is there yet, a KeyError: put the first one there, and add those that follow (without "
-    "`+=`, which would write into it)."
+    "`+=`, which would write into it).",
+    raises=True,
 )
 def nothing_to_add_to(arrivals):
     gradients = {}
@@ -588,7 +590,8 @@ def zeros_for_the_unreached(nodes, dy):
 
 @reverse_pass.mutant(
     "A node that does not lead to the result has no gradient in your dict, and asking for it is a "
-    "KeyError: pass such a node over, `if number in gradients`."
+    "KeyError: pass such a node over, `if number in gradients`.",
+    raises=True,
 )
 def unreached_nodes_not_passed_over(nodes, dy):
     gradients = {len(nodes) - 1: dy}
@@ -609,7 +612,8 @@ def leaves_only(nodes, dy):
 
 @reverse_pass.mutant(
     "You walk every path on its own, and their number doubles at each node where two paths begin. "
-    "Visit each node once, when its gradient is complete."
+    "Visit each node once, when its gradient is complete.",
+    raises=True,
 )
 def every_path_on_its_own(nodes, dy):
     gradients, waiting = {}, [(len(nodes) - 1, dy)]
@@ -622,7 +626,8 @@ def every_path_on_its_own(nodes, dy):
 
 @reverse_pass.mutant(
     "Your function calls itself along the edges, and the graph is deeper than Python lets "
-    "functions call one another. Loop over the numbers, from the last to the first."
+    "functions call one another. Loop over the numbers, from the last to the first.",
+    raises=True,
 )
 def recursion_for_the_order(nodes, dy):
     order = {}

@@ -78,7 +78,8 @@ broadcast_shape = Exercise(
 
 
 @broadcast_shape.mutant(
-    "You compare the shapes from the first axis; they are compared from the last axis backwards."
+    "You compare the shapes from the first axis; they are compared from the last axis backwards.",
+    raises=True,
 )
 def compared_from_the_front(a, b):
     ndim = max(len(a), len(b))
@@ -322,7 +323,8 @@ def divided_by_the_first_axis(x, *, axis=None, keepdims=False):
 
 @mean.mutant(
     "dy broadcasts from the last axis, whichever axes were reduced: put those back, with size 1, "
-    "before you broadcast."
+    "before you broadcast.",
+    raises=True,
 )
 def axes_not_put_back(x, *, axis=None, keepdims=False):
     n = count(x.shape, axis)
@@ -438,7 +440,7 @@ def copies_not_summed(a, b):
     return a @ b, (lambda dy: dy @ transposed(b), lambda dy: transposed(a) @ dy)
 
 
-@matmul.mutant("You did not transpose: the rules are dy b^T and a^T dy.")
+@matmul.mutant("You did not transpose: the rules are dy b^T and a^T dy.", raises=True)
 def not_transposed(a, b):
     return a @ b, (
         lambda dy: sum_to_shape_reference(dy @ b, a.shape),
@@ -448,7 +450,8 @@ def not_transposed(a, b):
 
 @matmul.mutant(
     "The order of the factors is turned round: the gradient of a is dy b^T, with dy on the left, "
-    "and that of b is a^T dy, with dy on the right."
+    "and that of b is a^T dy, with dy on the right.",
+    raises=True,
 )
 def factors_turned_round(a, b):
     return a @ b, (
@@ -465,7 +468,7 @@ def rules_exchanged(a, b):
     return y, (vjp_b, vjp_a)
 
 
-@matmul.mutant("`a * b` multiplies element by element; a matrix product is `a @ b`.")
+@matmul.mutant("`a * b` multiplies element by element; a matrix product is `a @ b`.", raises=True)
 def elementwise(a, b):
     _, rules_of_a_and_b = matmul_reference(a, b)
     return a * b, rules_of_a_and_b

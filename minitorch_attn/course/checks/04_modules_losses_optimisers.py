@@ -60,7 +60,9 @@ def _wrong_linear(inputs, **wrong):
     return y, tuple(wrong.get(name, rule) for name, rule in zip(names, right, strict=True))
 
 
-@linear.mutant("The weight is (D_out, D_in): a row of x meets its rows, so `x @ weight.T`.")
+@linear.mutant(
+    "The weight is (D_out, D_in): a row of x meets its rows, so `x @ weight.T`.", raises=True
+)
 def weight_not_transposed(x, weight, bias):
     rules = (lambda dy: dy @ weight.T, lambda dy: x.T @ dy, lambda dy: dy.sum(axis=0))
     return x @ weight + bias, rules
@@ -72,7 +74,9 @@ def bias_forgotten(x, weight, bias):
     return x @ weight.T, rules
 
 
-@linear.mutant("The rule of x is `dy @ weight`: the way back sums over outputs, untransposed.")
+@linear.mutant(
+    "The rule of x is `dy @ weight`: the way back sums over outputs, untransposed.", raises=True
+)
 def transposed_on_the_way_back(x, weight, bias):
     return _wrong_linear((x, weight, bias), x=lambda dy: dy @ weight.T)
 
