@@ -223,8 +223,10 @@ class _Grading:
         return self._row(exercise, fault.verdict, fault.words, message="\n".join(told))
 
     def _is_common(self, number: int) -> bool:
-        """Whether a cell is the place of no exercise, as that of the imports."""
+        """Whether a cell is the place of no exercise and no check, as that of the imports."""
         cell = self.submission.cells[number - 1]
+        if cell.mark or cell.checks:
+            return False
         return not any(cell.is_of(one.name) for one in exercises(self.submission.number))
 
     def _taken(self, exercise: Exercise) -> Row:

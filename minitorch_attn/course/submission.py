@@ -39,6 +39,11 @@ class Cell:
         """The functions and classes defined at the left margin, and the names set there."""
         return [first or second for first, second in _DEFINITION.findall(self.source)]
 
+    @property
+    def checks(self) -> list[int]:
+        """The sets of the exercises that it checks."""
+        return [int(number) for number in _CHECK_CALL.findall(self.source)]
+
     def is_of(self, name: str) -> bool:
         """Whether it is the place of an exercise: by its mark, or by what it defines."""
         return name == self.mark or name in self.defines
@@ -130,7 +135,7 @@ def _code_cell(cell: dict[str, Any]) -> Cell:
 def _set_of(path: Path, cells: list[Cell]) -> int | None:
     """The exercise set of a notebook: by its checks, its marks, its file name, what it defines."""
     known = [lesson.number for lesson in plan.LESSONS if lesson.has_exercises]
-    checks = Counter(int(n) for cell in cells for n in _CHECK_CALL.findall(cell.source))
+    checks = Counter(number for cell in cells for number in cell.checks)
     clues = (
         [number for number, _ in checks.most_common()],
         _sets_with(known, (cell.mark.removeprefix(CHECK_PREFIX) for cell in cells)),

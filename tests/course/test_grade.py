@@ -124,7 +124,8 @@ def test_errors_in_cells_do_not_stop_the_rest(graded):
 
 def test_a_missing_name_is_told_its_own_cells_error_and_no_other_exercises(graded):
     broken = "def softmax(x):\n    return np.exp(x"
-    rows = graded("import none_such", broken, "def relu(x)", "relu_rule = 1 / 0\n")
+    checks = 'check("00.softmax", softmax)', marked("check-relu", "check(relu)")
+    rows = graded("import none_such", broken, "def relu(x)", "relu_rule = 1 / 0\n", *checks)
     assert rows["00.softmax"].message == (
         "00.softmax: line 2: '(' was never closed\n"
         "Code cell 2: line 1: ModuleNotFoundError: No module named 'none_such'"
