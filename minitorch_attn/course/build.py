@@ -4,12 +4,14 @@
     solutions/source/NN_topic.py  ->  solutions/NN_topic.ipynb   the exercise set, solved and run
                                   ->  exercises/NN_topic.ipynb   the exercise set as handed out
 
-The same text gives the same bytes. A notebook is run again only where its code has changed.
+The same text gives the same bytes. A notebook is run again only where its code has changed, or, of
+a solved set, its checks.
 """
 
 import argparse
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -50,7 +52,7 @@ class State(Enum):
     STALE = "its source changed since it was built"
     EDITED = "was edited since it was built"
     BOTH_CHANGED = "was edited since it was built, and so was its source"
-    NOT_RUN = "has outputs that are not those of its code, run once from top to bottom"
+    NOT_RUN = "has outputs that are not those of its code and checks, run once from top to bottom"
     OTHER_FORM = "was saved by another program: same cells, other bytes"
 
 
@@ -65,6 +67,12 @@ class Target:
     def folder(self) -> str:
         """Which of the three it is: notebooks, solutions or exercises."""
         return self.path.parent.name
+
+    @property
+    def checks(self) -> Path:
+        """The check file of an exercise set; it need not be there."""
+        root = self.source.parents[2]
+        return root / "minitorch_attn" / "course" / "checks" / self.source.name
 
     @property
     def is_run(self) -> bool:
@@ -114,7 +122,8 @@ def _notebook(cells: list[Cell], target: Target) -> Notebook:
     ids = _ids(cells, target.source.stem)
     new_cell = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
     built = []
-    for cell, cell_id in zip(cells, ids):
+    answers = _answers(cells)
+    for index, (cell, cell_id) in enumerate(zip(cells, ids)):
         nbgrader = exercise_cells.nbgrader_metadata(cell.metadata)
         source = cell.source
         if target.folder == "exercises":
@@ -122,12 +131,29 @@ def _notebook(cells: list[Cell], target: Target) -> Notebook:
             nbgrader |= {"cell_type": cell.cell_type} if nbgrader else {}
         metadata = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
         metadata |= {"nbgrader": nbgrader} if nbgrader else {}
+        metadata |= _FOLDED if index in answers else {}
         built.append(new_cell[cell.cell_type](source=source, id=cell_id, metadata=metadata))
     notebook = nbformat.v4.new_notebook(cells=built, metadata=METADATA)
     notebook.metadata["minitorch_attn"] = {"cells": fingerprint(built)}
     if target.is_run:
-        notebook.metadata["minitorch_attn"]["ran"] = code_digest(notebook)
+        notebook.metadata["minitorch_attn"]["ran"] = run_digest(notebook, target)
     return notebook
+
+
+#: What JupyterLab keeps with a cell whose outputs are folded away, to be opened by a click.
+_FOLDED = {"jupyter": {"outputs_hidden": True}}
+_HEADING = re.compile(r"^##? (.+)$", re.MULTILINE)
+
+
+def _answers(cells: list[Cell]) -> set[int]:
+    """Indices of the code cells whose outputs a reader is to predict before they are seen."""
+    found, heading = set(), ""
+    for index, cell in enumerate(cells):
+        if cell.cell_type == "markdown":
+            heading = [heading, *_HEADING.findall(cell.source)][-1]
+        elif heading == "Predict before you run":
+            found.add(index)
+    return found
 
 
 def _ids(cells: list[Cell], stem: str) -> list[str]:
@@ -187,21 +213,24 @@ def code_cells(notebook: Notebook) -> list[Cell]:
     ]
 
 
-def code_digest(notebook: Notebook) -> str:
-    """Digest of the code that a notebook's outputs come from."""
-    return _digest(json.dumps([cell.source for cell in code_cells(notebook)]))[:16]
+def run_digest(notebook: Notebook, target: Target) -> str:
+    """Digest of what a notebook's outputs come from: its code and, of a solved set, its checks."""
+    parts = [cell.source for cell in code_cells(notebook)]
+    if target.folder == "solutions" and target.checks.exists():
+        parts.append(target.checks.read_text(encoding="utf-8"))
+    return _digest(json.dumps(parts))[:16]
 
 
-def was_run(notebook: Notebook) -> bool:
+def was_run(notebook: Notebook, target: Target) -> bool:
     """Whether the outputs are the builder's own: every cell run once, in order, as it stands."""
     counts = [cell.execution_count for cell in code_cells(notebook)]
     ran = notebook.metadata.get("minitorch_attn", {}).get("ran")
-    return counts == list(range(1, len(counts) + 1)) and ran == code_digest(notebook)
+    return counts == list(range(1, len(counts) + 1)) and ran == run_digest(notebook, target)
 
 
-def keep_outputs(new: Notebook, old: Notebook) -> bool:
+def keep_outputs(new: Notebook, old: Notebook, target: Target) -> bool:
     """Give `new` the outputs of `old` if the same code made them; say whether it did."""
-    if code_digest(new) != code_digest(old) or not was_run(old):
+    if run_digest(new, target) != run_digest(old, target) or not was_run(old, target):
         return False
     for cell, same in zip(code_cells(new), code_cells(old)):
         cell.outputs, cell.execution_count = same.outputs, same.execution_count
@@ -224,7 +253,7 @@ def state(target: Target) -> State:
         if here == built:
             return State.STALE
         return State.EDITED if built == wanted else State.BOTH_CHANGED
-    if target.is_run and not keep_outputs(new, old):
+    if target.is_run and not keep_outputs(new, old, target):
         return State.NOT_RUN
     in_form = target.path.read_text(encoding="utf-8") == text_of(new)
     return State.IN_STEP if in_form else State.OTHER_FORM
@@ -260,7 +289,8 @@ def build(target: Target, *, run_again: bool, overwrite: bool, limit: float) -> 
     new = generate(target)
     done = "written"
     if target.is_run:
-        kept = not run_again and target.path.exists() and keep_outputs(new, read(target.path))
+        old = read(target.path) if target.path.exists() and not run_again else None
+        kept = old is not None and keep_outputs(new, old, target)
         done = "written, outputs kept" if kept else f"run in {_run(new, target, limit):.1f} s"
     target.path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target.path, text_of(new))

@@ -40,17 +40,20 @@ class RunError(RuntimeError):
         self.index = index
 
 
-def kernel_environment(scratch: Path) -> dict[str, str]:
+def kernel_environment(scratch: Path, folder: Path) -> dict[str, str]:
     """Environment of a kernel that leaves no trace in the user's own files."""
     environment = SAME_EVERYWHERE | os.environ
     environment.pop("MPLBACKEND", None)  # the kernel's own choice puts figures into the notebook
     environment["IPYTHONDIR"] = str(scratch / "ipython")
     environment["MINITORCH_ATTN_PROGRESS"] = str(scratch / "progress.json")
+    environment["MINITORCH_ATTN_CHECK"] = "raise" if folder.name == "solutions" else ""
     return environment
 
 
 def run_notebook(notebook: Notebook, folder: Path, limit: float) -> float:
     """Run all cells in place, `folder` being the working directory; return the seconds it took.
+
+    In the folder ``solutions`` a check that fails is an error of the cell.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def run_notebook(notebook: Notebook, folder: Path, limit: float) -> float:
         log = Path(scratch) / "kernel.log"
         try:
             with log.open("wb") as stderr:
-                environment = kernel_environment(Path(scratch))
+                environment = kernel_environment(Path(scratch), folder)
                 client.execute(cleanup_kc=True, env=environment, stderr=stderr)
         except nbclient_errors.CellTimeoutError:
             raise RunError(current, f"the limit of {limit:g} s is over.") from None

@@ -165,6 +165,35 @@ def test_cells_with_the_same_text_have_different_ids(course):
     assert ids == [cell.id for cell in build.generate(target).cells]
 
 
+def test_outputs_that_a_reader_is_to_predict_are_folded(course):
+    edit_source(
+        course,
+        "notebooks",
+        "# %%\n6 * 7",
+        "# %% [markdown]\n# ## Predict before you run\n#\n# How much is it?\n\n# %%\n6 * 7\n\n"
+        "# %% [markdown]\n# ### An answer\n\n# %%\n6 * 8\n\n"
+        "# %% [markdown]\n# ## Exercises\n\n# %%\n6 * 9",
+    )
+    assert command(course) == 0 and command(course, "--check") == 0
+    cells = build.read(course / "notebooks" / "01_topic.ipynb").cells
+    folded = [c.source for c in cells if c.metadata.get("jupyter") == {"outputs_hidden": True}]
+    assert folded == ["6 * 7", "6 * 8"]
+    assert all(cell.outputs for cell in cells if cell.cell_type == "code")
+
+
+def test_outputs_that_were_opened_again_are_no_edit(course):
+    edit_source(course, "notebooks", "# # A lesson", "# # Predict before you run")
+    assert command(course) == 0
+    path = course / "notebooks" / "01_topic.ipynb"
+    before = path.read_bytes()
+    notebook = build.read(path)
+    del notebook.cells[1].metadata["jupyter"]
+    nbformat.write(notebook, path)
+    assert build.state(only_target(course, "notebooks")) is State.OTHER_FORM
+    assert command(course) == 0
+    assert path.read_bytes() == before
+
+
 # ---------------------------------------------------------------- exercises
 
 
@@ -370,6 +399,32 @@ def test_change_of_prose_keeps_the_outputs(built, capsys):
     assert command(built) == 0
     assert "notebooks/01_topic.ipynb written, outputs kept" in capsys.readouterr().out
     assert "42" in str(build.read(built / "notebooks" / "01_topic.ipynb").cells[2].outputs)
+
+
+def test_change_of_the_checks_runs_the_solved_set_again(built, capsys):
+    checks = built / "minitorch_attn" / "course" / "checks" / "01_topic.py"
+    checks.parent.mkdir(parents=True)
+    for text in ("first", "second"):
+        checks.write_text(text, encoding="utf-8")
+        assert build.state(only_target(built, "solutions")) is State.NOT_RUN
+        assert build.state(only_target(built, "notebooks")) is State.IN_STEP
+        capsys.readouterr()
+        assert command(built) == 0
+        assert "solutions/01_topic.ipynb run in" in capsys.readouterr().out
+        assert command(built, "--check") == 0
+
+
+@pytest.mark.parametrize(("folder", "status"), [("solutions", 1), ("notebooks", 0)])
+def test_solved_set_whose_check_fails_is_not_built_a_lesson_may_show_one(
+    course, capsys, folder, status
+):
+    wrong = 'from minitorch_attn.course import check\n\ncheck("00.relu", abs)\n'
+    old = {"solutions": "import numpy as np\n", "notebooks": "6 * 7\n"}[folder]
+    edit_source(course, folder, old, old + wrong)
+    assert command(course) == status
+    told = capsys.readouterr().err
+    assert ("CheckFailed" in told) == ("cell 3" in told) == bool(status)
+    assert (course / folder / "01_topic.ipynb").exists() == (not status)
 
 
 def test_change_of_code_runs_the_notebook_again(built):
