@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from . import plan, solution_source
 from .exercise import Exercise, exercises
@@ -158,22 +159,36 @@ else:
 # -- the page -------------------------------------------------------------------------------
 
 
-def overview() -> Page:
-    """The whole course on one page: what is done, what was tried, what is open, what is next."""
+def overview(lesson: Any = None) -> Page:
+    """One page: what is done, what was tried, what is open, what is next.
+
+    Parameters
+    ----------
+    lesson : int or str, optional
+        A lesson's number or name, or an exercise of it: what to show. Without it, the whole course.
+    """
+    chosen: tuple[plan.Lesson, ...] = plan.LESSONS
+    if lesson is not None:
+        number = re.match(r"\d+", str(lesson))
+        chosen = tuple(one for one in chosen if number and one.number == int(number[0]))
+    if not chosen:
+        page = Page(f"There is no lesson {lesson!r}.")
+        page.text("`progress(13)` shows lesson 13, and `progress()` the whole course.")
+        return page
     records, words = read()
     sections: dict[str, list[list[str]]] = {}
     states: dict[Exercise, str] = {}
-    for lesson in plan.LESSONS:
-        its = {one: records.get(one.id, Record()).state for one in exercises(lesson.number)}
-        heading = plan.PARTS[lesson.part]
-        heading = heading if lesson.part == "0" else f"Part {lesson.part}. {heading}"
-        sections.setdefault(heading, []).append(_row(lesson, its))
+    for one in chosen:
+        its = {each: records.get(each.id, Record()).state for each in exercises(one.number)}
+        heading = plan.PARTS[one.part]
+        heading = heading if one.part == "0" else f"Part {one.part}. {heading}"
+        sections.setdefault(heading, []).append(_row(one, its))
         states |= its
     page = Page("Your progress")
     page.table(sections)
     done = [one for one in states if states[one] == "done"]
     page.text(
-        f"Altogether {len(done)} of {len(states)} exercises, "
+        f"{'Altogether' if lesson is None else 'Here'} {len(done)} of {len(states)} exercises, "
         f"{_points(done):g} of {_points(states):g} points."
     )
     following = next((one for one in states if states[one] != "done"), None)
@@ -181,7 +196,7 @@ def overview() -> Page:
         folder = f"exercises/{plan.lesson(following.number).name}.ipynb"
         page.text(f"Next: {following.id}, in {folder}")
     elif states:
-        page.text("Every exercise there is so far is done.")
+        page.text(f"Every exercise there is {'so far ' if lesson is None else ''}is done.")
     if words:
         page.text(words)
     return page

@@ -896,6 +896,33 @@ def test_hints_come_one_at_a_time_and_begin_again_on_request(capsys):
     assert said[3] == said[0]
 
 
+@pytest.mark.parametrize("id", ["00.relu", "13.SqueezeExcitation"], ids=["function", "class"])
+def test_in_a_notebook_a_solution_shows_its_page_alone(id):
+    pytest.importorskip("IPython")
+    cell = f'from minitorch_attn.course import solution\nsolution("{id}", show=True)'
+    program = (
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "shell = InteractiveShell.instance()\n"
+        f"shell.run_cell({cell!r})\n"
+        "shell.run_cell('callable(_)')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == "" and f"Solution of {id}" in done.stdout
+    assert not re.search(r"<function|<class|solutions_\d\d", done.stdout)
+    assert done.stdout.endswith("True\n"), "it is the cell's value all the same"
+
+
+def test_the_librarys_own_class_does_not_count(capsys, monkeypatch):
+    from minitorch_attn.attention import SqueezeExcitation
+
+    monkeypatch.setenv("MINITORCH_ATTN_CHECK", "raise")
+    with pytest.raises(checking.CheckFailed):
+        check("13.SqueezeExcitation", SqueezeExcitation)
+    out = capsys.readouterr().out
+    assert out.startswith("13.SqueezeExcitation: this is the library's own")
+    assert checking.progress_file.read() == ({}, "")
+
+
 def test_the_solution_is_shown_after_a_try(capsys):
     assert solution("00.relu") is None
     assert capsys.readouterr().out.startswith("Try 00.relu once before you look at its solution.")

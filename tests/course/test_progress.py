@@ -185,3 +185,15 @@ def test_the_command_prints_the_page_or_the_place(capsys, file):
     assert capsys.readouterr().out.startswith("Your progress\n")
     assert run(parser.parse_args(["--file"])) == 0
     assert capsys.readouterr().out == f"{file}\n"
+
+
+@pytest.mark.parametrize("lesson", [13, "13", "13.squeeze", "13_squeeze_and_excitation"])
+def test_one_lesson_can_be_shown_alone(lesson):
+    text = str(overview(lesson))
+    assert "13 Squeeze and excitation" in text and "00 Start here" not in text
+    assert "Here 0 of" in text and "Next: 13." in text
+
+
+@pytest.mark.parametrize("lesson", ["softmax", 99, -1])
+def test_a_lesson_that_there_is_not_is_told_kindly(lesson):
+    assert "`progress()` the whole course" in str(overview(lesson))
