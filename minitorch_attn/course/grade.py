@@ -282,7 +282,7 @@ def _words_of(error: SubjectError, name: str = "") -> str:
     if error.kind == "SystemExit":
         return "calls exit()"
     text = f"{error.kind}: {error.message}" if error.message else error.kind
-    if name and re.search(rf"\b{name}\b.*(unexpected keyword argument|missing \d+ req)", text):
+    if name and re.search(rf"TypeError: {name}\b.* unexpected keyword argument", text):
         return f"parameter names differ: {error.message}"
     return text
 

@@ -155,7 +155,19 @@ def test_the_cause_of_an_exception_is_the_exception(graded):
     assert rows["00.relu"].cause == "ValueError: one [31mtwo"
     assert rows["00.relu_rule"].cause == "calls exit()"
     assert rows["00.softmax"].cause == (
-        "parameter names differ: softmax() missing 1 required positional argument: 'scale'"
+        "TypeError: softmax() missing 1 required positional argument: 'scale'"
+    )
+
+
+def test_other_parameter_names_are_told_as_such(tmp_path):
+    source = (
+        "from minitorch_attn import nn\nclass SqueezeExcitation(nn.Module):\n"
+        "    def __init__(self, c):\n        super().__init__()"
+    )
+    rows = grade(write_notebook(tmp_path / "13_mine.ipynb", source), more=0, limits=QUICK)
+    (cause,) = (row.cause for row in rows if row.exercise == "13.SqueezeExcitation")
+    assert cause.startswith(
+        "parameter names differ: SqueezeExcitation.__init__() got an unexpected"
     )
 
 
