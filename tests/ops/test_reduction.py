@@ -198,7 +198,7 @@ def test_norms(p, dim):
     )
 
 
-@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("p", [1, 2, 3, math.inf])
 def test_norm_of_zeros_has_gradient_zero(p):
     x = mt.zeros(2, 3).requires_grad_()
     with np.errstate(all="raise"):
