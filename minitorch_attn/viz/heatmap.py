@@ -10,6 +10,8 @@ from ..engine.optional import require
 from .style import no_ticks
 
 GAP = "#DDDDDD"  # no value: a gap between maps, or NaN
+NUMBER_SIZE = 9
+CHARACTER = 0.64  # width of a digit, relative to the size
 
 
 def heat_map(
@@ -66,15 +68,23 @@ def colour_bar(ax: Any, image: Any, label: str = "") -> Any:
 
 
 def write_numbers(ax: Any, table: np.ndarray, image: Any) -> None:
-    """Write each number into its cell, dark on light cells and light on dark ones."""
-    for (row, column), value in np.ndenumerate(table):
+    """Write each number into its cell, dark on light cells and light on dark ones; if they fit."""
+    texts = ["" if np.isnan(value) else f"{value + 0.0:.2g}" for value in table.flat]  # no -0
+    extent = ax.get_window_extent()
+    room = extent.width / table.shape[1]
+    if ax.get_aspect() != "auto":  # square cells
+        room = min(room, extent.height / table.shape[0])
+    room *= 72 / ax.figure.dpi
+    if max(map(len, texts)) * CHARACTER * NUMBER_SIZE > room:
+        return
+    for (row, column), value, text in zip(np.ndindex(table.shape), table.flat, texts):
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         ax.text(
             column,
             row,
-            "" if np.isnan(value) else f"{value + 0.0:.2g}",  # + 0.0 makes -0 a 0
-            size=9,
+            text,
+            size=NUMBER_SIZE,
             color="white" if dark else "black",
             ha="center",
             va="center",

@@ -99,3 +99,21 @@ def test_a_kernel_stands_at_its_row_and_column_of_the_table():
     assert np.isnan(table[4]).all()
     assert np.isnan(table[:, 5]).all()
     assert np.nansum(table) == pytest.approx(kernels.sum())
+
+
+@pytest.mark.parametrize(
+    ("x", "written"),
+    [
+        (np.array([0.00123, -0.00145, 0.0019, 0.0011, -0.0012, 0.0017]), False),
+        (np.array([[1.0, 2.0], [-3.0, 4.5]]), True),
+        (np.arange(5.0), True),
+    ],
+    ids=["long numbers", "two by two", "short numbers"],
+)
+def test_numbers_are_written_where_they_fit(x, written):
+    figure = draw_gradcheck(check_vjp(lambda x: (x * x, lambda dy: 2 * dy * x), x))
+    figure.draw_without_rendering()
+    rule = next(ax for ax in figure.axes if ax.get_title() == "by the rule")
+    assert bool(rule.texts) == written
+    boxes = [text.get_window_extent() for text in rule.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
