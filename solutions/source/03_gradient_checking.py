@@ -47,7 +47,7 @@ check("03.central_difference", central_difference)
 
 # %% exercise="numerical_vjp"
 def numerical_vjp(f, x, dy, h=1e-5):
-    """sum_j dy_j dy_j/dx_i for each element of x: an array of x's shape.
+    """sum_j dy[j] * ∂y[j]/∂x[i] for each element of x: an array of x's shape.
 
     f takes an array like x and returns an array y; dy has the shape of y.
 

@@ -18,7 +18,7 @@ from minitorch_attn.course import check
 # %% [markdown]
 # ## 1. The linear layer
 #
-# $$y_{no} = \sum_i x_{ni} W_{oi} + b_o$$
+# $$y_{nk} = \sum_d x_{nd} W_{kd} + b_k$$
 #
 # in primitive form: `return y, (vjp_x, vjp_weight, vjp_bias)`. Each rule takes `dy` of shape
 # (N, D_out) and returns a gradient of the shape of its input. For example, `x = [[1, 2]]`,
@@ -51,11 +51,12 @@ check("04.linear", linear)
 #
 # From scores `z` (N, K) and right classes `target`, whole numbers of shape (N,), to one number:
 #
-# $$\mathcal{L} = \frac1N \sum_n \Big( \log \sum_j e^{z_{nj}} - z_{n t_n} \Big) \qquad
-# dz_{nk} = \frac{d\mathcal{L}}{N} \big( p_{nk} - \mathbb{1}[k = t_n] \big), \quad
+# $$L = \frac1N \sum_n \Big( \log \sum_j e^{z_{nj}} - z_{n t_n} \Big) \qquad
+# dz_{nk} = \frac{\texttt{dloss}}{N} \big( p_{nk} - o_{nk} \big), \quad
 # p = \operatorname{softmax}(z)$$
 #
-# in primitive form: `return loss, vjp_z`. Here `dloss` is a single number, the gradient that comes in.
+# in primitive form: `return loss, vjp_z`. Here $t_n$ is the right class of sample $n$, $o_{nk}$ is 1
+# for $k = t_n$ and 0 for the other classes, and `dloss` is a single number, the gradient that comes in.
 # It must also hold for scores such as 1000 and −1000. For example, a row of equal scores gives
 # $\log K$.
 
@@ -86,10 +87,10 @@ check("04.cross_entropy", cross_entropy)
 #
 # A parameter `p`, its gradient `g` and the running sum `b` of gradients, all of one shape:
 #
-# $$b \leftarrow \mu b + g \qquad p \leftarrow p - \gamma b$$
+# $$b \leftarrow \mu b + g \qquad p \leftarrow p - \eta b$$
 #
 # Return the new values as new arrays, `return p, b`; those that were given stay as they are. `lr` is
-# $\gamma$ and `momentum` is $\mu$. For example, with `p = 1`, `g = 2`, `b = 10`, `lr = 0.1` and
+# $\eta$ and `momentum` is $\mu$. For example, with `p = 1`, `g = 2`, `b = 10`, `lr = 0.1` and
 # `momentum = 0.5`, the new `b` is 7 and the new `p` is 0.3.
 
 
@@ -111,7 +112,7 @@ check("04.sgd_momentum", sgd_momentum)
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2$$
 #
 # $$\hat m = \frac{m}{1 - \beta_1^t} \qquad \hat v = \frac{v}{1 - \beta_2^t} \qquad
-# p \leftarrow p - \gamma\, \frac{\hat m}{\sqrt{\hat v} + \epsilon}$$
+# p \leftarrow p - \eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon}$$
 #
 # `t` is the number of this step; the first has `t = 1`. Return the new values as new arrays,
 # `return p, m, v`. In the first step, from `m = 0` and `v = 0`, each element of `p` moves by about

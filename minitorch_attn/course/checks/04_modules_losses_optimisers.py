@@ -42,9 +42,9 @@ linear = Exercise(
     ],
     more=lambda rng: Case("any sizes", *_layer(rng, *rng.integers(1, 6, size=3))),
     hints=[
-        "In y_no the weight has the indices oi, and the sum runs over i: `x @ weight.T`.",
-        "x_ni takes part in all outputs o of its sample, with the factor W_oi. Which product of "
-        "matrices sums dy_no W_oi over o?",
+        "In y_nk the weight has the indices kd, and the sum runs over d: `x @ weight.T`.",
+        "x_nd takes part in all outputs k of its sample, with the factor W_kd. Which product of "
+        "matrices sums dy_nk W_kd over k?",
         "The shapes decide: dx is (N, D_in), so `dy @ weight`; dweight is (D_out, D_in), so "
         "`dy.T @ x`.",
         "The bias is added to every sample, so its gradient is the sum over them: "
