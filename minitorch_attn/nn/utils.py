@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..engine import AnomalyError, Tensor, array_module, tensor
+from ..engine.backend import Array
 
 
 def clip_grad_norm_(
@@ -44,9 +45,10 @@ def clip_grad_norm_(
     total = _norm(np.array(norms), norm_type)
     if error_if_nonfinite and not np.isfinite(total):
         raise AnomalyError(f"the norm of the gradients is {total}: they cannot be clipped")
-    scale = min(1.0, max_norm / (total + 1e-6))
-    for p, g in gradients:
-        p.grad = Tensor(g.data * scale)
+    scale = max_norm / (total + 1e-6)
+    if not scale >= 1:  # NaN too: it spreads to all gradients, where it will be noticed
+        for p, g in gradients:
+            p.grad = Tensor(g.data * scale)
     return tensor(total)
 
 
@@ -61,5 +63,8 @@ def _gradients(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     return [(p, p.grad) for p in parameters if p.grad is not None]
 
 
-def _norm(values: np.ndarray, norm_type: float) -> float:
-    return float(array_module(values).linalg.norm(values, norm_type)) if values.size else 0.0
+def _norm(values: Array, norm_type: float) -> float:
+    if values.size == 0:
+        return 0.0
+    wide = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
+    return float(array_module(values).linalg.norm(wide, norm_type))

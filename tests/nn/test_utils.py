@@ -61,3 +61,32 @@ def test_dtype_is_kept():
     p.grad = mt.tensor(np.ones(2, dtype="float32"))
     nn.utils.clip_grad_norm_([p], 0.1)
     assert p.grad.dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_gradients_with_a_norm_that_is_not_finite_become_pytorchs(value):
+    torch = pytest.importorskip("torch")
+    ours = with_gradients()
+    ours[0].grad = mt.tensor(np.full((3, 2), value))
+    theirs = [torch.nn.Parameter(torch.zeros(p.shape, dtype=torch.float64)) for p in ours]
+    for p, t in zip(ours[:2], theirs):
+        t.grad = torch.tensor(p.grad.numpy().copy())
+    with np.errstate(invalid="ignore"):
+        nn.utils.clip_grad_norm_(ours, 1.0)
+    torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+    for p, t in zip(ours[:2], theirs):
+        np.testing.assert_array_equal(p.grad.numpy(), t.grad.numpy())
+
+
+def test_gradients_within_the_bound_are_not_copied():
+    params = with_gradients()
+    before = [p.grad for p in params]
+    nn.utils.clip_grad_norm_(params, 100.0)
+    assert all(p.grad is g for p, g in zip(params, before))
+
+
+def test_the_norm_of_half_precision_gradients_does_not_overflow():
+    p = nn.Parameter(np.zeros(4, dtype="float16"))
+    p.grad = mt.tensor(np.full(4, 300, dtype="float16"))
+    assert nn.utils.clip_grad_norm_([p], 1.0).item() == 600
+    np.testing.assert_allclose(p.grad.numpy(), 0.5, rtol=1e-3)
