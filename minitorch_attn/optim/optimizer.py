@@ -12,7 +12,8 @@ from ..engine.backend import Array, is_array, to_device
 class Optimizer:
     """What every optimiser does: it goes over parameters and moves each against its gradient.
 
-    A subclass says in `update` how one parameter is moved.
+    A subclass says in `update` how one parameter is moved, and in `check_settings` which settings
+    make sense.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class Optimizer:
     TypeError
         If `params` holds something that cannot be trained.
     ValueError
-        If there are no parameters, or one comes twice.
+        If there are no parameters, one comes twice, or a setting of a group is out of its range.
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
@@ -42,7 +43,7 @@ class Optimizer:
                 f"{type(self).__name__} needs several parameters, as model.parameters() gives "
                 f"them, not a {type(params).__name__}"
             )
-        self.defaults = defaults
+        self.defaults = {name: _plain(value) for name, value in defaults.items()}
         self.state: dict[Tensor, dict[str, Any]] = {}
         self.param_groups: list[dict[str, Any]] = []
         groups = list(params)
@@ -72,7 +73,13 @@ class Optimizer:
                 f"{type(self).__name__} has no setting {', '.join(map(repr, sorted(unknown)))}, "
                 f"only {', '.join(self.defaults)}"
             )
-        self.param_groups.append({**self.defaults, **group, "params": params})
+        settings = {**self.defaults, **group}
+        settings = {name: _plain(value) for name, value in settings.items() if name != "params"}
+        self.check_settings(settings)
+        self.param_groups.append({**settings, "params": params})
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise a ValueError if a setting of a group is out of its range; a subclass says which."""
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -145,8 +152,19 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If groups, parameters or their shapes differ; nothing is loaded then.
+            If groups, settings, parameters or their shapes differ; nothing is loaded then.
         """
+        groups = [
+            {name: _plain(value) for name, value in group.items() if name != "params"}
+            for group in state_dict["param_groups"]
+        ]
+        for settings in groups:
+            if different := (settings.keys() ^ self.defaults.keys()) - {"initial_lr"}:
+                raise ValueError(
+                    f"the state is of another kind of optimiser than {type(self).__name__}: only "
+                    f"one of the two has the setting {', '.join(map(repr, sorted(different)))}"
+                )
+            self.check_settings(settings)
         sizes = [len(group["params"]) for group in self.param_groups]
         given = [len(group["params"]) for group in state_dict["param_groups"]]
         if sizes != given:
@@ -161,8 +179,8 @@ class Optimizer:
             if remembered
         }
         self.state = state
-        for group, saved in zip(self.param_groups, state_dict["param_groups"]):
-            group.update({name: value for name, value in saved.items() if name != "params"})
+        for group, saved in zip(self.param_groups, groups):
+            group.update(saved)
 
     def __repr__(self) -> str:
         groups = [
@@ -171,6 +189,12 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, which leave float32 arrays float32; a pair as a tuple."""
+    value = value.tolist() if isinstance(value, (np.generic, np.ndarray, Tensor)) else value
+    return tuple(map(_plain, value)) if isinstance(value, (tuple, list)) else value
 
 
 def _copied(value: Any) -> Any:
@@ -187,8 +211,8 @@ def _restored(value: Any, p: Tensor, name: str) -> Any:
     return to_device(array, p.device).astype(p.dtype, copy=True)
 
 
-def check_not_negative(**settings: float) -> None:
-    """Refuse a negative setting, or one that is not a number, by its name."""
-    for name, value in settings.items():
-        if not np.isfinite(value) or value < 0:
-            raise ValueError(f"{name} must be a number of at least 0, not {value}")
+def check_not_negative(settings: Mapping[str, Any], *names: str) -> None:
+    """Refuse a setting that is negative, or not a number, by its name."""
+    for name in names:
+        if not np.isfinite(settings[name]) or settings[name] < 0:
+            raise ValueError(f"{name} must be a number of at least 0, not {settings[name]}")

@@ -54,9 +54,6 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ):
-        check_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        if nesterov and (momentum == 0 or dampening != 0):
-            raise ValueError("nesterov=True needs a momentum above 0 and no dampening")
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -65,6 +62,11 @@ class SGD(Optimizer):
             "nesterov": nesterov,
         }
         super().__init__(params, defaults)
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        check_not_negative(settings, "lr", "momentum", "weight_decay")
+        if settings["nesterov"] and (settings["momentum"] == 0 or settings["dampening"] != 0):
+            raise ValueError("nesterov=True needs a momentum above 0 and no dampening")
 
     def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         momentum = group["momentum"]

@@ -241,3 +241,42 @@ def test_training_a_copy_leaves_the_original_alone():
     optimizer.step()
     np.testing.assert_array_equal(net.weight.numpy(), before)
     assert (other.weight.numpy() != before).all()
+
+
+def test_the_state_of_another_kind_of_optimiser_is_refused():
+    p = nn.Parameter(np.ones(2))
+    optimizer = optim.SGD([p], lr=0.1)
+    with pytest.raises(ValueError, match="another kind of optimiser than SGD.* setting 'betas'"):
+        optimizer.load_state_dict(optim.Adam([p], lr=0.2).state_dict())
+    assert optimizer.param_groups[0]["lr"] == 0.1 and "betas" not in optimizer.param_groups[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(optim.SGD, {"lr": -1.0}), (optim.SGD, {"nesterov": True}), (optim.Adam, {"betas": (0.9, 2)})],
+)
+def test_settings_of_a_group_out_of_range_are_refused(kind, settings):
+    params = [nn.Parameter(np.ones(2)) for _ in "ab"]
+    with pytest.raises(ValueError, match="must be|needs"):
+        kind([{"params": params[:1], **settings}])
+    optimizer = kind(params[:1])
+    with pytest.raises(ValueError, match="must be|needs"):
+        optimizer.add_param_group({"params": params[1:], **settings})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.SGD(p, lr=np.float64(0.1), momentum=np.array(0.9), weight_decay=0.1),
+        lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=np.float64(0.1)),
+        lambda p: optim.Adam(p, betas=np.array([0.9, 0.99]), weight_decay=np.float64(0.1)),
+    ],
+)
+def test_numpys_numbers_as_settings_keep_float32(make):
+    p = nn.Parameter(np.ones(2, dtype="float32"))
+    optimizer = make([p])
+    p.grad = mt.tensor(np.ones(2, dtype="float32"))
+    optimizer.step()
+    remembered = [v.dtype for v in optimizer.state[p].values() if hasattr(v, "dtype")]
+    assert remembered and set(remembered) == {np.dtype("float32")}
