@@ -847,20 +847,23 @@ assert "7 times too large" in reports["N"].inputs[3].diagnosis
 # %%
 assert [compared.ok for compared in reports["relu"].inputs] == [False, False, True, True]
 assert not any(compared.diagnosis for compared in reports["relu"].inputs)  # no words for it
-always_on = (pixels[:7] @ weights[0] + weights[1] > 0).all(axis=0)
+on = pixels[:7] @ weights[0] + weights[1] > 0  # (7 images, 8 units)
+always_on, always_off = on.all(axis=0), ~on.any(axis=0)
 b1 = reports["relu"].inputs[1]
 assert np.array_equal(np.isclose(b1.analytic, b1.numeric, atol=1e-8), always_on)
+assert always_off.any() and b1.analytic[always_off].all() and not b1.numeric[always_off].any()
 viz.draw_gradcheck(reports["relu"])
 
 # %% [markdown]
 # *Figure 14. relu's mask forgotten. The columns of `w1` that are right belong to the units which were on
-# for all seven images; there the mask makes no difference. `w2` and `b2`, which do not go through the
+# for all seven images; there the mask makes no difference. Where the measured map is blank, the unit was
+# off for all seven, and the rule lets a gradient through all the same. `w2` and `b2`, which do not go through the
 # mask, are right throughout.*
 #
 # So the mistake sits, walking back from the loss, after `w2` and `b2` and before `b1` and `w1`. The
 # report says no more than *wrong*: the mask acts on each image by itself, `w1` and `b1` add up over all
 # seven, and in such a sum no word finds it. Where the words are missing, look at which inputs are right
-# and at the picture.
+# and at the picture: here it shows columns that should be blank.
 #
 # **That training goes well is no proof that a gradient is right.** Gradient descent forgives: any
 # direction that goes downhill most of the time will do. A check does not forgive.

@@ -233,11 +233,12 @@ print(f"right after 199 steps:       {accuracies[-1]:.0f} %")
 #
 # $$p \leftarrow p - \eta g$$
 #
-# In one direction in which the loss is $\frac12 c\, p^2$, with curvature $c$ (the $\lambda$ of lesson
-# 02, a letter that is needed for something else below), the gradient is $c\,p$, and a step multiplies $p$ by $1 - \eta c$. That shrinks $p$ if $\eta < 2/c$; beyond,
-# it grows without end. Now take two directions, of curvatures 1 and 25: a valley. The steep one
-# demands $\eta < 0.08$, and then the flat one shrinks by less than a tenth in a step. *The
-# steepest direction sets the pace for all.*
+# In one direction in which the loss is $\frac12 c\, p^2$, with curvature $c$ (the $\lambda$ of
+# lesson 02, a letter that is needed for something else below), the gradient is $c\,p$, and a step
+# multiplies $p$ by $1 - \eta c$. That shrinks $p$ if $\eta < 2/c$; beyond, it grows without end.
+# Now take two directions, of curvatures 1 and 25: a valley. The steep one demands $\eta < 0.08$,
+# and then the flat one shrinks by less than a tenth in a step. *The steepest direction sets the
+# pace for all.*
 #
 # In training, $g$ is not the gradient of the whole loss but that of a **minibatch**, some samples
 # drawn at random. Its mean is the whole gradient and it costs a fraction; that is *stochastic*
