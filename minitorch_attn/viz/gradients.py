@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.gradcheck import GradcheckReport, InputReport
-from .heatmap import colour_bar, heat_map
+from .heatmap import colour_bar, drop_numbers_too_wide, heat_map
 from .style import MAGNITUDE, SIGNED, VERMILION, WIDTH, new_figure, no_ticks, signed_range, styled
 
 
@@ -41,6 +41,7 @@ def draw_gradcheck(report: GradcheckReport) -> Any:
         figure.subfigures(rows, 1, squeeze=False, height_ratios=heights), report.inputs
     ):
         _draw_input(row[0], compared)
+    drop_numbers_too_wide(figure)
     return figure
 
 

@@ -10,8 +10,6 @@ from ..engine.optional import require
 from .style import no_ticks
 
 GAP = "#DDDDDD"  # no value: a gap between maps, or NaN
-NUMBER_SIZE = 9
-CHARACTER = 0.64  # width of a digit, relative to the size
 
 
 def heat_map(
@@ -68,15 +66,14 @@ def colour_bar(ax: Any, image: Any, label: str = "") -> Any:
 
 
 def write_numbers(ax: Any, table: np.ndarray, image: Any) -> None:
-    """Write each number into its cell, dark on light cells and light on dark ones; if they fit."""
-    texts = ["" if np.isnan(value) else f"{value + 0.0:.2g}" for value in table.flat]  # no -0
-    extent = ax.get_window_extent()
-    room = extent.width / table.shape[1]
-    if ax.get_aspect() != "auto":  # square cells
-        room = min(room, extent.height / table.shape[0])
-    room *= 72 / ax.figure.dpi
-    if max(map(len, texts)) * CHARACTER * NUMBER_SIZE > room:
-        return
+    """Write each number into its cell, dark on light cells and light on dark ones.
+
+    Two digits of each, but none that is beyond the third of the largest.
+    """
+    largest = np.nanmax(np.abs(table), initial=0.0)
+    decimals = 2 - int(np.floor(np.log10(largest))) if largest else 0
+    rounded = np.round(table, decimals) + 0.0  # + 0.0 makes -0 a 0
+    texts = ["" if np.isnan(value) else f"{value:.2g}" for value in rounded.flat]
     for (row, column), value, text in zip(np.ndindex(table.shape), table.flat, texts):
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
@@ -84,8 +81,18 @@ def write_numbers(ax: Any, table: np.ndarray, image: Any) -> None:
             column,
             row,
             text,
-            size=NUMBER_SIZE,
+            size=9,
             color="white" if dark else "black",
             ha="center",
             va="center",
         )
+
+
+def drop_numbers_too_wide(figure: Any) -> None:
+    """Take the numbers out of each map in which one of them is wider than its cell."""
+    figure.draw_without_rendering()  # only now the cells have their sizes
+    for ax in figure.axes:
+        (left, _), (right, _) = ax.transData.transform([(0, 0), (1, 0)])
+        if any(text.get_window_extent().width > 0.98 * (right - left) for text in ax.texts):
+            for text in list(ax.texts):
+                text.remove()
