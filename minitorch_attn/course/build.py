@@ -53,7 +53,7 @@ class State(Enum):
     EDITED = "was edited since it was built"
     BOTH_CHANGED = "was edited since it was built, and so was its source"
     NOT_RUN = "has outputs that are not those of its code and checks, run once from top to bottom"
-    OTHER_FORM = "was saved by another program: same cells, other bytes"
+    OTHER_FORM = "has the same cells, but other bytes than the builder writes"
 
 
 @dataclass(frozen=True)
