@@ -17,6 +17,7 @@ from .engine import Tensor, default_generator
 from .serialization import load, read_metadata, save
 
 KIND = "minitorch_attn training"
+_ANOTHER_NAME = "Choose another name for this one, or pass resume=False to overwrite it"
 
 
 class CheckpointError(ValueError):
@@ -69,18 +70,36 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            If the file is damaged, no checkpoint, or of a training with other settings; nothing
-            is changed then.
+            If the file is damaged, no checkpoint, or of a training with other settings or parts;
+            nothing is changed then.
         """
         state = self._read()
         self._compare(state["settings"])
-        for name in self.parts.keys() & state["parts"].keys():
-            self.parts[name].load_state_dict(_arrays(state["parts"][name]))
+        self._load_all(state["parts"])
         default_generator().bit_generator.state = _arrays(state["generator"])
         for left_over in glob.glob(f"{glob.escape(str(self.path))}.*.part"):
             with contextlib.suppress(OSError):
                 os.unlink(left_over)  # of a program that was killed while it saved
         return state["history"]
+
+    def _load_all(self, states: dict[str, Any]) -> None:
+        """Load the state of every part; if one does not fit, put back those before it."""
+        if different := states.keys() ^ self.parts.keys():
+            raise CheckpointError(
+                f"{self.path} is of another training: only one of the two has a state for "
+                f"{', '.join(sorted(different))}. {_ANOTHER_NAME}"
+            )
+        before = {name: part.state_dict() for name, part in self.parts.items()}
+        for name, part in self.parts.items():
+            try:
+                part.load_state_dict(_arrays(states[name]))
+            except Exception as error:
+                for loaded, state in before.items():
+                    self.parts[loaded].load_state_dict(state)
+                raise CheckpointError(
+                    f"cannot go on from the checkpoint {self.path}, its {name} does not fit: "
+                    f"{error}\n{_ANOTHER_NAME}"
+                ) from error
 
     def _read(self) -> dict[str, Any]:
         again = "delete it or pass resume=False to start anew"
@@ -109,7 +128,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path} is of another training:\n"
                 + "\n".join(differences)
-                + "\nChoose another name for this one, or pass resume=False to overwrite it"
+                + f"\n{_ANOTHER_NAME}"
             )
 
 
