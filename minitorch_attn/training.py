@@ -17,11 +17,13 @@ from .checkpoint import Checkpoint
 from .engine import (
     AnomalyError,
     Tensor,
+    array_module,
     default_generator,
     detect_anomaly,
     manual_seed,
     no_grad,
 )
+from .engine.backend import Array
 from .nn import Module
 from .nn.utils import clip_grad_norm_
 from .optim import Optimizer
@@ -81,7 +83,7 @@ def fit(
     ----------
     model : Module
         Put into training mode at the start of every epoch.
-    train_loader : iterable of (inputs, targets)
+    train_loader : iterable of (inputs, targets), with a length
         A `DataLoader`, or a list of batches.
     optimizer : Optimizer
         Made of the model's parameters.
@@ -96,7 +98,8 @@ def fit(
     scheduler_every : {"epoch", "batch"}
         When the schedule takes its step.
     metrics : mapping of str to callable, optional
-        (output, targets) -> mean over the batch; by default {"accuracy": accuracy}.
+        (output, targets) -> mean over the batch. By default {"accuracy": accuracy} where the
+        targets are classes (N,), integers, of scores (N, K), and none for other targets.
     clip_grad : float, optional
         Largest norm of all gradients together.
     seed : int, optional
@@ -123,14 +126,16 @@ def fit(
     dict of str to list of float
         One number for each epoch: "epoch" (from 1), "learning_rate" (of its first step),
         "train_loss" and "train_accuracy" (means over the batches as they came, in training mode),
-        "valid_loss" and "valid_accuracy". `viz.plot_history` draws it.
+        "valid_loss" and "valid_accuracy"; other metrics likewise. `viz.plot_history` draws it.
 
     Raises
     ------
     DivergedError
         If the loss or a gradient is not finite; its `history` has the finished epochs.
     CheckpointError
-        If the checkpoint is damaged, or of a training with other settings.
+        If the checkpoint is damaged, or of a training with other settings; nothing is changed.
+    TypeError
+        If the train_loader has no length, as a generator, which is used up after one epoch.
     KeyboardInterrupt
         If it is stopped by hand: history and checkpoint are those of the last finished epoch.
 
@@ -146,7 +151,11 @@ def fit(
     """
     if scheduler_every not in ("epoch", "batch"):
         raise ValueError(f"scheduler_every is {scheduler_every!r}: choose 'epoch' or 'batch'")
-    metrics = {"accuracy": accuracy} if metrics is None else metrics
+    if not hasattr(train_loader, "__len__"):
+        raise TypeError(
+            f"train_loader must have a length and give its batches anew in every epoch, which a "
+            f"{type(train_loader).__name__} does not: pass a DataLoader or a list of batches"
+        )
     history = {} if history is None else history
     saved = None
     if checkpoint is not None:
@@ -163,8 +172,9 @@ def fit(
             | dict(notes or {}),
         )
     if saved is not None and resume and saved.path.exists():
+        restored = saved.restore()
         history.clear()
-        history.update(saved.restore())
+        history.update(restored)
     elif seed is not None and not history:
         manual_seed(seed)
 
@@ -229,7 +239,6 @@ def evaluate(
     ValueError
         If there are no samples.
     """
-    metrics = {"accuracy": accuracy} if metrics is None else metrics
     means = _Means()
     with _evaluating(model), no_grad():
         for batch in loader:
@@ -248,7 +257,7 @@ def _train_epoch(
     loader: Any,
     optimizer: Optimizer,
     loss: Callable[[Tensor, Tensor], Tensor],
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Metric] | None,
     clip_grad: float | None,
     scheduler: LRScheduler | None,
     bar: Any,
@@ -292,12 +301,21 @@ def _pair(batch: Any) -> tuple[Any, Any]:
 
 
 def _measure(
-    output: Tensor, targets: Tensor, loss: Tensor, metrics: Mapping[str, Metric]
+    output: Tensor, targets: Tensor, loss: Tensor, metrics: Mapping[str, Metric] | None
 ) -> dict[str, float]:
+    if metrics is None:
+        metrics = {"accuracy": accuracy} if _are_classes(targets, output) else {}
     return {
         "loss": float(loss.item()),
         **{name: float(metric(output.detach(), targets)) for name, metric in metrics.items()},
     }
+
+
+def _are_classes(targets: Any, output: Tensor) -> bool:
+    """Whether targets are classes (N, ...) of scores (N, K, ...)."""
+    if not isinstance(targets, Tensor) or output.ndim < 2:
+        return False
+    return targets.dtype.kind in "iu" and targets.shape == output.shape[:1] + output.shape[2:]
 
 
 class _Means:
@@ -334,8 +352,13 @@ def _evaluating(model: Module) -> Iterator[None]:
 
 
 def _finite_gradients(parameters: list[Tensor]) -> bool:
-    # A sum is NaN or infinite if one of its terms is, and takes no memory.
-    return all(p.grad is None or math.isfinite(float(p.grad.data.sum())) for p in parameters)
+    return all(p.grad is None or _all_finite(p.grad.data) for p in parameters)
+
+
+def _all_finite(array: Array) -> bool:
+    # A sum is NaN or infinite if one of its terms is, and takes no memory. Large terms can make
+    # it infinite too: only then each is looked at.
+    return math.isfinite(float(array.sum())) or bool(array_module(array).isfinite(array).all())
 
 
 def _first_fault(

@@ -168,6 +168,38 @@ def test_other_metrics_and_losses_can_be_measured():
     assert history["train_largest_error"][-1] < 0.1
 
 
+def regression(outputs):
+    """Numbers to be predicted, (N,) or (N, 1)."""
+    x = np.linspace(-1, 1, 16)[:, None]
+    y = 3 * x if outputs == "(N, 1)" else 3 * x[:, 0]
+    layers = [nn.Linear(1, 1)] + ([] if outputs == "(N, 1)" else [nn.Flatten(0)])
+    return nn.Sequential(*layers).double(), DataLoader(TensorDataset(x, y), 4)
+
+
+@pytest.mark.parametrize("outputs", ["(N,)", "(N, 1)"])
+def test_accuracy_is_measured_only_of_classes(outputs):
+    model, data = regression(outputs)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    history = fit(model, data, optimizer=optimizer, epochs=1, loss=F.mse_loss, valid_loader=data)
+    assert list(history) == ["epoch", "learning_rate", "train_loss", "valid_loss"]
+    assert list(evaluate(model, data, loss=F.mse_loss)) == ["loss"]
+
+
+def test_a_train_loader_that_is_used_up_after_an_epoch_is_refused():
+    model, optimizer = parts()
+    with pytest.raises(TypeError, match="a generator does not: pass a DataLoader or a list of"):
+        fit(model, (batch for batch in loader()), optimizer=optimizer, epochs=2)
+
+
+def test_large_gradients_are_not_taken_for_infinite_ones():
+    p = nn.Parameter(np.zeros(4, dtype="float16"))
+    p.grad = mt.tensor(np.full(4, 6e4, dtype="float16"))
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert training._finite_gradients([p])
+        p.grad = mt.tensor(np.array([1, np.inf, -np.inf, 0], dtype="float16"))
+        assert not training._finite_gradients([p])
+
+
 def test_a_batch_that_is_no_pair_is_named():
     with pytest.raises(ValueError, match=r"pair \(inputs, targets\), got 3 parts"):
         train(1, train_loader=[(1, 2, 3)])
@@ -422,6 +454,43 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, settings, said):
         train(2, *parts(**settings), checkpoint=path)
 
 
+class Renamed(nn.Module):
+    """As many parameters as Net has, and other names."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+
+Renamed.__name__ = "Net"
+
+
+def test_a_checkpoint_whose_parts_do_not_fit_changes_nothing(tmp_path):
+    path = tmp_path / "a.safetensors"
+    train(1, checkpoint=path)
+    model, optimizer = parts()
+    order = [{"params": [p]} for p in model.parameters()]  # the same settings, other groups
+    optimizer = optim.Adam(order, lr=0.05)
+    before, generator = weights(model), mt.default_generator().bit_generator.state
+    history = {"epoch": [1], "train_loss": [9.0]}
+    with pytest.raises(CheckpointError, match=r"a\.safetensors, its optimizer does not fit: .*\[6\]"):
+        train(2, model, optimizer, checkpoint=path, history=history)
+    assert weights(model) == before
+    assert mt.default_generator().bit_generator.state == generator
+    assert history == {"epoch": [1], "train_loss": [9.0]}
+
+    renamed = Renamed().double()
+    with pytest.raises(CheckpointError, match=r"its model does not fit: .*\n.*missing: 'net\."):
+        train(2, renamed, optim.Adam(renamed.parameters(), lr=0.05), checkpoint=path)
+
+
+def test_a_checkpoint_with_other_parts_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    train(1, checkpoint=path)
+    with pytest.raises(CheckpointError, match="only one of the two has a state for valid_loader"):
+        train(2, checkpoint=path, valid_loader=None)
+
+
 def test_a_note_that_differs_is_another_training(tmp_path):
     path = tmp_path / "a.safetensors"
     train(1, checkpoint=path, notes={"data": "digits"})
@@ -521,7 +590,7 @@ def test_a_gradient_that_is_nan_stops_before_it_reaches_the_parameters():
             self.fc = nn.Linear(4, 2)
 
         def forward(self, x):
-            return F.sqrt(F.relu(self.fc(x)))
+            return F.sqrt(self.fc(x) ** 2)
 
     model = Root().double()
     with mt.no_grad():
