@@ -68,7 +68,8 @@ too: ``there(subject, "lambda Node: Node(2.0) * Node(3.0)")(subject)``. An array
 subject is a copy; `keep(subject, array)` puts one there to be written to, `fetch` reads it back.
 
 A yield may add a dict of further things to print with the case: ``yield "the gradient of x", dx,
-{"dy": dy}``. Where the answer is not even of the right kind, ``raise Mistake("a sentence")``.
+{"dy": dy}``. Where the answer is not even of the right kind, ``raise Mistake("a sentence")``; where
+an exception is the right answer, ``yield "the output", outcome(lambda: subject(x), "ValueError")``.
 
 Writing an exercise, then: the solution and its text in `solutions/source/NN_topic.py`, the checks
 here, and `pytest tests/course/test_exercises.py -k NN`, which proves that the stub fails cleanly,
@@ -90,7 +91,7 @@ import numpy as np
 
 from . import plan
 from .comparison import NO_GRADIENT, describe
-from .subject import Code, Handle, fetch, keep, there
+from .subject import Code, Handle, SubjectError, fetch, keep, there
 
 __all__ = [
     "Case",
@@ -102,6 +103,7 @@ __all__ = [
     "fetch",
     "keep",
     "module",
+    "outcome",
     "rules",
     "tensors",
     "there",
@@ -296,6 +298,27 @@ class Exercise:
 
 #: What `module` looks at before any input.
 PARAMETERS = "the parameters' shapes"
+
+
+def outcome(ask: Callable[[], Any], *kinds: str) -> Any:
+    """What comes back from the learner's side; an exception of these kinds is an answer too.
+
+    ``yield "the output", outcome(lambda: subject(x), "ValueError")`` compares the text
+    ``"a ValueError"`` where one is raised, and any other exception ends the observation.
+
+    Parameters
+    ----------
+    ask : callable
+        Calls the subject.
+    *kinds : str
+        Names of exceptions.
+    """
+    try:
+        return ask()
+    except SubjectError as error:
+        if error.kind not in kinds:
+            raise
+        return f"{'an' if error.kind[0] in 'AEIOU' else 'a'} {error.kind}"
 
 
 def values(subject: Any, case: Case) -> Iterator[tuple]:

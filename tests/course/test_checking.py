@@ -20,6 +20,7 @@ from minitorch_attn.course.exercise import (
     fetch,
     keep,
     module,
+    outcome,
     rules,
     tensors,
     there,
@@ -739,6 +740,31 @@ def test_every_kind_is_checked_the_same_in_another_process(
             here_ = examine(exercise, here(names[name], 20.0))
             assert there_.verdict == here_.verdict == "wrong"
             assert str(there_.page) == str(here_.page)
+
+
+def test_an_exception_can_be_the_right_answer():
+    def refuses(subject, case):
+        yield "the output", outcome(lambda: subject(*case.inputs), "ValueError")
+
+    def root(x):
+        if x < 0:
+            raise ValueError("negative")
+        return x**0.5
+
+    def other_kind(x):
+        raise TypeError("negative")
+
+    exercise = Exercise(
+        "99.root",
+        reference=root,
+        observe=refuses,
+        cases=[Case("it has one", 4.0), Case("it has none", -1.0)],
+        hints=[],
+    )
+    assert "right" in told(exercise, lambda x: root(x))
+    wrong = told(exercise, lambda x: abs(x) ** 0.5)
+    assert "it should be the text 'a ValueError'; it is the number 1." in wrong
+    assert "TypeError: negative" in told(exercise, other_kind)
 
 
 def test_a_function_among_the_inputs_is_shown_as_its_text():
