@@ -473,7 +473,9 @@ def test_a_checkpoint_whose_parts_do_not_fit_changes_nothing(tmp_path):
     optimizer = optim.Adam(order, lr=0.05)
     before, generator = weights(model), mt.default_generator().bit_generator.state
     history = {"epoch": [1], "train_loss": [9.0]}
-    with pytest.raises(CheckpointError, match=r"a\.safetensors, its optimizer does not fit: .*\[6\]"):
+    with pytest.raises(
+        CheckpointError, match=r"a\.safetensors, its optimizer does not fit: .*\[6\]"
+    ):
         train(2, model, optimizer, checkpoint=path, history=history)
     assert weights(model) == before
     assert mt.default_generator().bit_generator.state == generator
