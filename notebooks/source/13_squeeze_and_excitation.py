@@ -108,7 +108,7 @@ viz.show_feature_maps(y[0], titles=edges, columns=4, label="response")
 # %% [markdown]
 # ### Backward
 #
-# Let $\mathcal{L}$ be the loss. As in all lessons, $dy$ stands for $\partial \mathcal{L} / \partial
+# Let $L$ be the loss. As in all lessons, $dy$ stands for $\partial L / \partial
 # y$, an array of $y$'s shape, and likewise $dx$, $ds$ and so on. We go through the equations from
 # the last to the first.
 #
