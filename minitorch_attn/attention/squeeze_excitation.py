@@ -62,6 +62,11 @@ class SqueezeExcitation(nn.Module):
         gate: str = "sigmoid",
     ):
         super().__init__()
+        if reduction < 1:
+            raise ValueError(
+                f"SqueezeExcitation: reduction must be at least 1, not {reduction}: the bottleneck "
+                "has channels // reduction units"
+            )
         hidden = channels // reduction
         if hidden < 1:
             raise ValueError(

@@ -10,7 +10,7 @@ IMAGES = normal(3, 8, 5, 4)
 
 
 def count(module):
-    return sum(p.size for p in module.parameters())
+    return sum(p.numel() for p in module.parameters())
 
 
 def paper_module(torch, channels, hidden, bias=False, squeeze="avg", gate="sigmoid"):
@@ -52,10 +52,10 @@ def test_the_gradient_check_passes_for_every_setting(bias, squeeze, gate):
 
 @pytest.mark.parametrize(("channels", "reduction"), [(16, 4), (64, 16), (256, 16), (2048, 16)])
 def test_it_costs_two_c_squared_over_r_parameters(channels, reduction):
-    count = sum(p.size for p in SqueezeExcitation(channels, reduction).parameters())
+    count = sum(p.numel() for p in SqueezeExcitation(channels, reduction).parameters())
     assert count == 2 * channels**2 // reduction
     with_biases = sum(
-        p.size for p in SqueezeExcitation(channels, reduction, bias=True).parameters()
+        p.numel() for p in SqueezeExcitation(channels, reduction, bias=True).parameters()
     )
     assert with_biases == count + channels // reduction + channels
 
@@ -131,3 +131,9 @@ def test_it_prints_its_parts():
         "  (fc2): Linear(4, 16, bias=False)   64\n"
         "  (gate): Sigmoid()"
     )
+
+
+@pytest.mark.parametrize("reduction", [0, -1])
+def test_a_reduction_below_one_is_refused(reduction):
+    with pytest.raises(ValueError, match=f"reduction must be at least 1, not {reduction}"):
+        SqueezeExcitation(8, reduction=reduction)
