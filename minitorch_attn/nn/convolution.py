@@ -5,12 +5,11 @@ from typing import Any
 
 from .. import functional as F
 from ..engine import ShapeError, Tensor, zeros
+from ..ops.windows import Pair, pair
 from . import init
 from .module import Module
 from .parameter import Parameter
 from .summary import settings
-
-Pair = tuple[int, int]
 
 
 class Conv2d(Module):
@@ -39,6 +38,8 @@ class Conv2d(Module):
     ------
     ShapeError
         If the groups do not divide the channels.
+    ValueError
+        If a size is neither one integer nor two, or too small.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Conv2d(Module):
         bias: bool = True,
     ):
         super().__init__()
+        if groups < 1:
+            raise ValueError(f"Conv2d: groups must be at least 1, not {groups}")
         if in_channels % groups or out_channels % groups:
             raise ShapeError(
                 f"Conv2d: groups={groups} must divide in_channels={in_channels} and "
@@ -60,10 +63,12 @@ class Conv2d(Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(stride)
-        self.padding = padding if isinstance(padding, str) else _pair(padding)
-        self.dilation = _pair(dilation)
+        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, least=1)
+        self.stride = pair("Conv2d", "stride", stride, least=1)
+        self.padding = (
+            padding if isinstance(padding, str) else pair("Conv2d", "padding", padding, least=0)
+        )
+        self.dilation = pair("Conv2d", "dilation", dilation, least=1)
         self.groups = groups
         self.weight = Parameter(zeros(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = Parameter(zeros(out_channels)) if bias else None
@@ -98,8 +103,3 @@ class Conv2d(Module):
             groups=(self.groups, 1),
             bias=(self.bias is not None, True),
         )
-
-
-def _pair(value: int | Pair) -> Pair:
-    """A size that is one number for rows and columns, as two."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

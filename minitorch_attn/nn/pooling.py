@@ -4,10 +4,10 @@ from typing import Any
 
 from .. import functional as F
 from ..engine import Tensor
+from ..ops.windows import Pair
 from .module import Module
 from .summary import settings
 
-Pair = tuple[int, int]
 Size = int | tuple[int | None, int | None]
 
 

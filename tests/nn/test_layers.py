@@ -221,3 +221,22 @@ def test_a_layer_names_the_shape_it_needs():
         nn.BatchNorm2d(6)(mt.ones(2, 3))
     with pytest.raises(mt.ShapeError, match="groups=4 must divide in_channels=6"):
         nn.Conv2d(6, 8, 3, groups=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kernel_size": (3, 3, 5)}, "Conv2d: kernel_size must be an integer of at least 1"),
+        ({"stride": 0}, "Conv2d: stride must be an integer of at least 1"),
+        ({"padding": -1}, "Conv2d: padding must be an integer of at least 0"),
+        ({"dilation": 1.5}, "Conv2d: dilation must be an integer of at least 1"),
+        ({"groups": 0}, "Conv2d: groups must be at least 1, not 0"),
+    ],
+)
+def test_a_convolution_that_cannot_be_is_refused_when_it_is_made(settings, message):
+    with pytest.raises(ValueError, match=message):
+        nn.Conv2d(2, 2, **{"kernel_size": 3} | settings)
+
+
+def test_numpys_integers_are_sizes():
+    assert nn.Conv2d(1, 1, np.int64(3), stride=np.int64(2)).kernel_size == (3, 3)
