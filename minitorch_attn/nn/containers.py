@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
@@ -13,14 +14,15 @@ class Sequential(Module):
     ----------
     *modules : Module
         They are named "0", "1", ...; one dict of name to module gives them other names.
-        `net[0]` is the first of them, `net[:2]` a Sequential of the first two.
+        `net[0]` is the first of them and can be assigned to, `net[:2]` is a Sequential of the
+        first two, which keep their names.
     """
 
     def __init__(self, *modules: Any):
         super().__init__()
         named = modules[0] if len(modules) == 1 and isinstance(modules[0], Mapping) else None
-        for name, module in named.items() if named else zip(map(str, range(len(modules))), modules):
-            self.add_module(name, module)
+        for name, module in named.items() if named is not None else enumerate(modules):
+            self.add_module(str(name), module)
 
     def forward(self, x: Any) -> Any:
         for module in self:
@@ -28,8 +30,9 @@ class Sequential(Module):
         return x
 
     def append(self, module: Module) -> Sequential:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
+        """Add a module at the end, named by the first number from its position on that is free."""
+        numbers = map(str, itertools.count(len(self)))
+        self.add_module(next(n for n in numbers if n not in vars(self)), module)
         return self
 
     def __iter__(self) -> Iterator[Module]:
@@ -42,6 +45,9 @@ class Sequential(Module):
         if isinstance(index, slice):
             return Sequential(dict(list(self.named_children())[index]))
         return list(self.children())[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self.add_module(list(self.named_children())[index][0], module)
 
 
 class ModuleList(Module):

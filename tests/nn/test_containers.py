@@ -18,6 +18,25 @@ def test_a_slice_of_a_sequential_shares_its_layers():
     assert [name for name, _ in tail.named_children()] == ["1", "2"] and tail[1] is net[2]
 
 
+def test_no_layers_are_a_sequential_too():
+    net = nn.Sequential(nn.Linear(1, 1))
+    assert len(net[:0]) == len(net[5:]) == len(nn.Sequential({})) == 0
+
+
+def test_appending_to_a_slice_replaces_none_of_its_layers():
+    net = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    tail, last = net[1:], nn.Tanh()
+    assert list(tail.append(last)) == [net[1], net[2], last]
+
+
+def test_a_layer_of_a_sequential_can_be_replaced():
+    net = nn.Sequential({"conv": nn.Conv2d(1, 2, 3), "relu": nn.ReLU()})
+    net[-1] = nn.Tanh()
+    assert list(map(type, net)) == [nn.Conv2d, nn.Tanh] and net.relu is net[1]
+    with pytest.raises(IndexError):
+        net[2] = nn.ReLU()
+
+
 def test_sequential_takes_names():
     net = nn.Sequential({"conv": nn.Conv2d(1, 2, 3), "relu": nn.ReLU()})
     assert list(net.state_dict()) == ["conv.weight", "conv.bias"] and net.conv is net[0]
