@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..engine import (
-    DeviceError,
-    DTypeError,
-    ShapeError,
-    Tensor,
-    as_tensor,
-    inside_layer,
-    no_grad,
-)
+from ..engine import DTypeError, Tensor, as_tensor, inside_layer, no_grad
 from ..engine.backend import to_device
 from ..engine.graph import mode
 from .hooks import RemovableHandle
@@ -77,7 +69,7 @@ class Module:
                 inputs = changed if isinstance(changed, tuple) else (changed,)
         try:
             output = self.forward(*inputs, **settings)
-        except (ShapeError, DTypeError, DeviceError) as error:
+        except _ERRORS_TO_LOCATE as error:
             _name_layer(error, self)
             raise
         for hook in tuple(self._forward_hooks.values()):
@@ -95,14 +87,29 @@ class Module:
                 f"cannot assign {name!r} yet: call super().__init__() first in "
                 f"{type(self).__name__}.__init__()"
             )
-        is_parameter = isinstance(attributes.get(name), Parameter)
-        if is_parameter and value is not None and not isinstance(value, Parameter):
-            raise TypeError(
-                f"{name!r} is a parameter of {type(self).__name__} and must stay one, not a "
-                f"{type(value).__name__}: assign nn.Parameter(...), or overwrite its values with "
-                f"`{name}.copy_(...)` inside `with no_grad():`"
-            )
+        if value is not None:
+            self._check_kind(name, value)
         object.__setattr__(self, name, value)
+
+    def _check_kind(self, name: str, value: Any) -> None:
+        """Refuse a value by which a parameter, a buffer or a part would be lost unnoticed."""
+        before = self.__dict__.get(name)
+        if isinstance(before, Parameter):
+            kind, what = Parameter, "parameter"
+            mend = "nn.Parameter(...), or overwrite its values with "
+            mend += f"`{name}.copy_(...)` inside `with no_grad():`"
+        elif isinstance(before, Module):
+            kind, what, mend = Module, "part", "an nn.Module; nn.Identity() passes its input on"
+        elif name in self.__dict__.get("_buffer_names", ()):
+            kind, what = Tensor, "buffer"
+            mend = f"a tensor, or overwrite its values with `{name}.copy_(...)`"
+        else:
+            return
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{name!r} is a {what} of {type(self).__name__} and must stay one, not a "
+                f"{type(value).__name__}: assign {mend}"
+            )
 
     if not TYPE_CHECKING:
 
@@ -340,14 +347,13 @@ class Module:
             dtype, device = (dtype, target) if target in ("cpu", "cuda") else (target, device)
         if dtype is not None and np.dtype(dtype).kind != "f":
             raise DTypeError(f"parameters must be floating-point numbers, not {np.dtype(dtype)}")
-        for p in self.parameters():
-            # The same tensor with other values: an optimiser may hold it.
-            p.data = p.detach().to(dtype=dtype, device=device)
-            p.grad = None if p.grad is None else p.grad.to(dtype=dtype, device=device)
-        for module in self.modules():
-            for name, buffer in module._own_buffers().items():
-                kept = None if buffer.dtype.kind != "f" else dtype
-                setattr(module, name, buffer.to(dtype=kept, device=device))
+        for tensor in itertools.chain(self.parameters(), self.buffers()):
+            kept = dtype if tensor.dtype.kind == "f" else None
+            converted = tensor.detach().to(dtype=kept, device=device)
+            if (converted.dtype, converted.device) != (tensor.dtype, tensor.device):
+                tensor.data = converted  # still the same tensor: an optimiser may hold it
+            if tensor.grad is not None:
+                tensor.grad = tensor.grad.to(dtype=kept, device=device)
         return self
 
     def float(self) -> Self:
@@ -406,8 +412,14 @@ def _shown_to_inspector(module: Module) -> Iterator[None]:
         callers.pop()
 
 
+# An AnomalyError names its layer itself; a KeyError is printed as its key, not as a sentence.
+_ERRORS_TO_LOCATE = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
+
+
 def _name_layer(error: Exception, module: Module) -> None:
     """Add to an error which layer it came from; every module on its way out adds its name."""
+    if len(error.args) != 1 or not isinstance(error.args[0], str):
+        return  # not a message: some errors keep other things there
     message, layers = vars(error).setdefault("raised_in", (str(error), []))
     layers.insert(0, module)
     names = [type(module).__name__]

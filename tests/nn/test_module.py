@@ -121,6 +121,22 @@ def test_conversion_keeps_the_parameters_that_an_optimiser_holds():
     assert net.to(dtype="float32", device="cpu").get_submodule("0").weight.dtype == np.float32
 
 
+def test_conversion_keeps_the_buffers_that_someone_holds():
+    norm = nn.BatchNorm1d(2)
+    before = list(norm.buffers())
+    norm.double()
+    assert all(a is b for a, b in zip(norm.buffers(), before))
+    assert before[0].dtype == np.float64
+
+
+def test_conversion_to_what_it_is_copies_nothing():
+    norm = nn.BatchNorm1d(2).double()
+    tensors = [*norm.parameters(), *norm.buffers()]
+    arrays = [t.numpy() for t in tensors]
+    norm.to("cpu", "float64")
+    assert all(np.shares_memory(t.numpy(), array) for t, array in zip(tensors, arrays))
+
+
 def test_conversion_refuses_what_no_parameter_can_be():
     with pytest.raises(mt.DTypeError, match="must be floating-point numbers, not int64"):
         nn.Linear(2, 2).to("int64")
@@ -221,6 +237,36 @@ def test_registering_checks_what_is_registered():
         module.register_buffer("mean", 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "running_mean",
+            np.zeros(3),
+            "is a buffer of BatchNorm1d .* not a ndarray: assign a tensor",
+        ),
+        ("weight", np.zeros(3), "is a parameter of BatchNorm1d"),
+    ],
+)
+def test_a_buffer_is_not_lost_to_an_array(name, value, message):
+    norm = nn.BatchNorm1d(3)
+    with pytest.raises(TypeError, match=message):
+        setattr(norm, name, value)
+    norm.running_mean = mt.ones(3)
+    norm.running_mean = None  # a place that is kept free
+    with pytest.raises(TypeError, match="is a buffer"):
+        norm.running_mean = 5
+    assert "running_mean" not in norm.state_dict()
+
+
+def test_a_part_is_not_lost_to_something_else():
+    net = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
+    with pytest.raises(TypeError, match="'0' is a part of Sequential .* not a int: assign an nn.M"):
+        setattr(net, "0", 5)
+    setattr(net, "0", nn.Identity())
+    assert len(net) == 2
+
+
 def test_a_module_without_forward_says_so():
     class Empty(nn.Module):
         pass
@@ -271,6 +317,26 @@ def test_a_shape_error_names_the_path_of_the_layer_once():
     assert str(caught.value).endswith("(in layer Net.first.fc: Linear(5, 3, bias=False))")
     assert str(caught.value).startswith("linear: the weight (3, 5) takes 5 features")
     assert str(caught.value).count("in layer") == 1
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, IndexError, mt.GraphError])
+def test_every_error_with_a_message_names_the_layer(kind):
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise kind("no")
+
+    with pytest.raises(kind, match=r"^no \(in layer Sequential.0: Broken\(\)\)$"):
+        nn.Sequential(Broken())(1)
+
+
+def test_an_error_that_holds_more_than_a_message_is_left_as_it_is():
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise ValueError("no", 5)
+
+    with pytest.raises(ValueError) as caught:
+        Broken()(1)
+    assert caught.value.args == ("no", 5)
 
 
 def test_the_path_passes_through_lists_that_are_not_called():
