@@ -21,8 +21,8 @@ class LRScheduler:
     Parameters
     ----------
     optimizer : Optimizer
-        The learning rates that its groups have now are the base that the schedule starts from;
-        they are kept there as "initial_lr".
+        The learning rate that a group has when its first schedule is made is the base of all its
+        schedules; it is kept in the group as "initial_lr".
 
     Attributes
     ----------
@@ -60,11 +60,19 @@ class LRScheduler:
     def _set(self) -> None:
         for group in self.optimizer.param_groups:
             base_lr = group.setdefault("initial_lr", group["lr"])
-            group["lr"] = self.lr_at(self.last_epoch, base_lr)
+            group["lr"] = float(self.lr_at(self.last_epoch, base_lr))
 
 
 class LambdaLR(LRScheduler):
-    """The base times any function of the number of steps."""
+    """The base times any function of the number of steps.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates are set.
+    lr_lambda : callable
+        Number of steps taken -> factor.
+    """
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float]):
         self.lr_lambda = lr_lambda
@@ -75,9 +83,22 @@ class LambdaLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """Times `gamma` every `step_size` steps."""
+    r"""Times `gamma` every `step_size` steps.
+
+    .. math:: \eta_t = \eta\, \gamma^{\lfloor t / step\_size \rfloor}
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates are set.
+    step_size : int
+        Steps with one learning rate, at least 1.
+    gamma : float
+        The factor.
+    """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
+        _check_positive("StepLR", step_size=step_size)
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer)
@@ -87,7 +108,17 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """Times `gamma` at each of the milestones."""
+    """Times `gamma` at each of the milestones.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates are set.
+    milestones : sequence of int
+        Numbers of steps.
+    gamma : float
+        The factor.
+    """
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1):
         self.milestones = sorted(milestones)
@@ -101,7 +132,17 @@ class MultiStepLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     r"""Half a cosine from the base down to `eta_min` in `T_max` steps (and up again after them).
 
-    .. math:: \eta_{min} + (\eta - \eta_{min})\,\tfrac12 \left(1 + \cos(\pi t / T_{max})\right)
+    .. math::
+        \eta_t = \eta_{min} + (\eta - \eta_{min})\,\tfrac12 \left(1 + \cos(\pi t / T_{max})\right)
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates are set.
+    T_max : int
+        Steps of the half cosine, at least 1.
+    eta_min : float
+        The least learning rate.
 
     References
     ----------
@@ -109,6 +150,7 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
+        _check_positive("CosineAnnealingLR", T_max=T_max)
         self.T_max = T_max
         self.eta_min = eta_min
         super().__init__(optimizer)
@@ -121,7 +163,14 @@ class CosineAnnealingLR(LRScheduler):
 class LinearLR(LRScheduler):
     """A straight line from `start_factor` to `end_factor` times the base: a warm-up.
 
-    It takes `total_iters` steps, then stays.
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates are set.
+    start_factor, end_factor : float
+        Factors of the first step and of all after the last.
+    total_iters : int
+        Steps that the line takes, at least 1; then the learning rate stays.
     """
 
     def __init__(
@@ -131,6 +180,7 @@ class LinearLR(LRScheduler):
         end_factor: float = 1.0,
         total_iters: int = 5,
     ):
+        _check_positive("LinearLR", total_iters=total_iters)
         self.start_factor = start_factor
         self.end_factor = end_factor
         self.total_iters = total_iters
@@ -151,6 +201,20 @@ class SequentialLR(LRScheduler):
         schedule = SequentialLR(optimizer, [warm_up, cosine], milestones=[5])
 
     Only `schedule` is stepped.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates are set.
+    schedulers : sequence of LRScheduler
+        Of the same optimiser.
+    milestones : sequence of int
+        Steps after which the second, the third, ... takes over.
+
+    Raises
+    ------
+    ValueError
+        If there is not one milestone between each two schedules, or they do not rise.
     """
 
     def __init__(
@@ -169,3 +233,10 @@ class SequentialLR(LRScheduler):
         i = bisect_right(self.milestones, epoch)
         start = self.milestones[i - 1] if i else 0
         return self.schedulers[i].lr_at(epoch - start, base_lr)
+
+
+def _check_positive(schedule: str, **steps: int) -> None:
+    """Refuse a number of steps below 1, by its name."""
+    for name, value in steps.items():
+        if value < 1:
+            raise ValueError(f"{schedule}: {name} must be at least 1 step, not {value}")

@@ -87,3 +87,25 @@ def test_sequences_need_a_milestone_between_each_two():
     parts = [lr_scheduler.StepLR(optimizer, 1), lr_scheduler.LinearLR(optimizer)]
     with pytest.raises(ValueError, match=r"2 schedules need 1 rising milestones .* not \[3, 4\]"):
         lr_scheduler.SequentialLR(optimizer, parts, [3, 4])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("StepLR", {"step_size": 0}),
+        ("LinearLR", {"total_iters": 0}),
+        ("CosineAnnealingLR", {"T_max": 0}),
+    ],
+)
+def test_a_schedule_of_no_steps_is_refused(kind, settings):
+    optimizer = optim.SGD([nn.Parameter(np.ones(1))], lr=0.1)
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{kind}: {name} must be at least 1 step, not 0"):
+        getattr(lr_scheduler, kind)(optimizer, **settings)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_factor_of_numpys_keeps_the_learning_rate_a_plain_number():
+    optimizer = optim.SGD([nn.Parameter(np.ones(1))], lr=0.1)
+    lr_scheduler.LambdaLR(optimizer, lambda epoch: np.float64(0.5))
+    assert type(optimizer.param_groups[0]["lr"]) is float
