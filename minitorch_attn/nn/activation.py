@@ -8,24 +8,62 @@ from .module import Module
 from .summary import settings
 
 
-class ReLU(Module):
-    """max(x, 0), elementwise."""
+class _Pointwise(Module):
+    """An activation without settings of its own.
+
+    PyTorch's `inplace=True` saves memory by overwriting the input. Here a gradient may still need
+    that input, so it is never overwritten: the setting is taken, so that code written for PyTorch
+    runs, and changes nothing; the output is the same.
+    """
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+
+
+class ReLU(_Pointwise):
+    r"""The positive part, elementwise. (*) -> (*).
+
+    .. math:: y = \max(x, 0)
+
+    Parameters
+    ----------
+    inplace : bool
+        Taken for PyTorch's sake, and without effect: the input is never overwritten.
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.relu(x)
 
 
-class ReLU6(Module):
-    """min(max(x, 0), 6), elementwise."""
+class ReLU6(_Pointwise):
+    r"""The positive part, at most 6, elementwise. (*) -> (*).
+
+    .. math:: y = \min(\max(x, 0), 6)
+
+    Parameters
+    ----------
+    inplace : bool
+        Without effect, see `ReLU`.
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.relu6(x)
 
 
 class LeakyReLU(Module):
-    """x where x > 0, else negative_slope * x, elementwise."""
+    r"""x where it is positive, a small multiple of it elsewhere. (*) -> (*).
 
-    def __init__(self, negative_slope: float = 0.01):
+    .. math:: y = \max(x, 0) + a \min(x, 0)
+
+    Parameters
+    ----------
+    negative_slope : float
+        a.
+    inplace : bool
+        Without effect, see `ReLU`.
+    """
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
         super().__init__()
         self.negative_slope = negative_slope
 
@@ -37,9 +75,18 @@ class LeakyReLU(Module):
 
 
 class ELU(Module):
-    """x where x > 0, else alpha * (exp(x) - 1), elementwise."""
+    r"""x where it is positive, an exponential that levels off at -alpha elsewhere. (*) -> (*).
 
-    def __init__(self, alpha: float = 1.0):
+    .. math:: y = \max(x, 0) + \alpha \left(e^{\min(x, 0)} - 1\right)
+
+    Parameters
+    ----------
+    alpha : float
+    inplace : bool
+        Without effect, see `ReLU`.
+    """
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False):
         super().__init__()
         self.alpha = alpha
 
@@ -51,9 +98,14 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """x * Phi(x) with the normal distribution's Phi, elementwise.
+    r"""x times the share of a normal distribution that lies below x. (*) -> (*).
 
-    `approximate="tanh"` takes a formula with tanh for Phi.
+    .. math:: y = x\, \Phi(x)
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}
+        "tanh" takes a formula with tanh for Phi.
     """
 
     def __init__(self, approximate: str = "none"):
@@ -67,29 +119,53 @@ class GELU(Module):
         return "" if self.approximate == "none" else f"approximate={self.approximate!r}"
 
 
-class SiLU(Module):
-    """x * sigmoid(x), elementwise; also called swish."""
+class SiLU(_Pointwise):
+    r"""x times its own sigmoid; also called swish. (*) -> (*).
+
+    .. math:: y = x\, \sigma(x) = \frac{x}{1 + e^{-x}}
+
+    Parameters
+    ----------
+    inplace : bool
+        Without effect, see `ReLU`.
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.silu(x)
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(-x)), elementwise."""
+    r"""Logistic function, elementwise. (*) -> (*).
+
+    .. math:: y = \sigma(x) = \frac{1}{1 + e^{-x}}
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.sigmoid(x)
 
 
 class Tanh(Module):
-    """Hyperbolic tangent, elementwise."""
+    r"""Hyperbolic tangent, elementwise. (*) -> (*).
+
+    .. math:: y = \frac{e^x - e^{-x}}{e^x + e^{-x}}
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.tanh(x)
 
 
 class Softplus(Module):
-    """log(1 + exp(beta * x)) / beta, elementwise; x itself where beta * x > threshold."""
+    r"""A ReLU without a corner. (*) -> (*).
+
+    .. math:: y = \frac{1}{\beta} \log\left(1 + e^{\beta x}\right)
+
+    Parameters
+    ----------
+    beta : float
+        The greater, the nearer to ReLU.
+    threshold : float
+        Where beta x is above it, y is x itself.
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0):
         super().__init__()
@@ -104,28 +180,55 @@ class Softplus(Module):
 
 
 class LogSigmoid(Module):
-    """log(sigmoid(x)), elementwise."""
+    r"""Logarithm of the logistic function, without underflow. (*) -> (*).
+
+    .. math:: y = \log \sigma(x) = -\log\left(1 + e^{-x}\right)
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.logsigmoid(x)
 
 
-class Hardsigmoid(Module):
-    """min(max(x / 6 + 1 / 2, 0), 1), elementwise."""
+class Hardsigmoid(_Pointwise):
+    r"""The logistic function as three straight lines. (*) -> (*).
+
+    .. math:: y = \min(\max(x / 6 + 1 / 2, 0), 1)
+
+    Parameters
+    ----------
+    inplace : bool
+        Without effect, see `ReLU`.
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.hardsigmoid(x)
 
 
-class Hardswish(Module):
-    """x * hardsigmoid(x), elementwise."""
+class Hardswish(_Pointwise):
+    r"""x times its hardsigmoid. (*) -> (*).
+
+    .. math:: y = x \min(\max(x / 6 + 1 / 2, 0), 1)
+
+    Parameters
+    ----------
+    inplace : bool
+        Without effect, see `ReLU`.
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.hardswish(x)
 
 
 class Softmax(Module):
-    """exp(x) divided by its sum along the axis `dim`."""
+    r"""Scores as probabilities: positive, and of sum 1 along an axis. (*) -> (*).
+
+    .. math:: y_k = \frac{e^{x_k}}{\sum_j e^{x_j}}
+
+    Parameters
+    ----------
+    dim : int
+        The axis.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
@@ -139,7 +242,15 @@ class Softmax(Module):
 
 
 class LogSoftmax(Module):
-    """log(softmax(x)) along the axis `dim`."""
+    r"""Logarithm of the softmax along an axis, without underflow. (*) -> (*).
+
+    .. math:: y_k = x_k - \log \sum_j e^{x_j}
+
+    Parameters
+    ----------
+    dim : int
+        The axis.
+    """
 
     def __init__(self, dim: int):
         super().__init__()

@@ -8,12 +8,31 @@ from .module import Module
 
 
 class Dropout(Module):
-    """In training, set elements to zero with probability p and scale the others by 1 / (1 - p).
+    r"""In training, set elements to zero at random and scale up the others. (*) -> (*).
 
-    The zeros are drawn from the default generator (see `manual_seed`).
+    .. math:: y = \frac{x\, m}{1 - p}, \qquad m \sim \mathrm{Bernoulli}(1 - p)
+
+    In evaluation the input is passed on. The noise is drawn from the default generator (see
+    `manual_seed`).
+
+    Parameters
+    ----------
+    p : float
+        Probability of a zero, from 0 to 1.
+    inplace : bool
+        Taken for PyTorch's sake, and without effect: the input is never overwritten.
+
+    Raises
+    ------
+    ValueError
+        If p is not a probability.
+
+    References
+    ----------
+    Srivastava et al., "Dropout" (JMLR 2014).
     """
 
-    def __init__(self, p: float = 0.5):
+    def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p is a probability, from 0 to 1, not {p}")

@@ -8,7 +8,15 @@ from .module import Module
 
 
 class MSELoss(Module):
-    """Squared difference of input and target; their mean, "sum", or each with "none"."""
+    r"""Squared error of an input and a target, both (*). -> (), or (*) with "none".
+
+    .. math:: \ell = (x - t)^2
+
+    Parameters
+    ----------
+    reduction : "mean", "sum" or "none"
+        What becomes of the losses of all elements.
+    """
 
     def __init__(self, *, reduction: str = "mean"):
         super().__init__()
@@ -19,7 +27,15 @@ class MSELoss(Module):
 
 
 class L1Loss(Module):
-    """Absolute difference of input and target; their mean, "sum", or each with "none"."""
+    r"""Absolute error of an input and a target, both (*). -> (), or (*) with "none".
+
+    .. math:: \ell = |x - t|
+
+    Parameters
+    ----------
+    reduction : "mean", "sum" or "none"
+        What becomes of the losses of all elements.
+    """
 
     def __init__(self, *, reduction: str = "mean"):
         super().__init__()
@@ -30,7 +46,22 @@ class L1Loss(Module):
 
 
 class SmoothL1Loss(Module):
-    """Squared difference near 0, absolute difference from `beta` on."""
+    r"""Absolute error, squared near zero, of input and target (*). -> (), or (*) with "none".
+
+    .. math:: \ell = \begin{cases} e^2 / (2 \beta) & |e| < \beta \\ |e| - \beta / 2 &
+              \text{otherwise} \end{cases}, \qquad e = x - t
+
+    Parameters
+    ----------
+    reduction : "mean", "sum" or "none"
+        What becomes of the losses of all elements.
+    beta : float
+        Where the two pieces meet.
+
+    References
+    ----------
+    Girshick, "Fast R-CNN" (2015), equation 3.
+    """
 
     def __init__(self, *, reduction: str = "mean", beta: float = 1.0):
         super().__init__()
@@ -42,9 +73,23 @@ class SmoothL1Loss(Module):
 
 
 class CrossEntropyLoss(Module):
-    """Cross-entropy of scores (N, K) and classes (N,) or probabilities (N, K).
+    r"""Cross-entropy between target probabilities t and the softmax of scores x.
 
-    The scores are those before a softmax. The settings are those of `functional.cross_entropy`.
+    .. math:: \ell = -\sum_k w_k\, t_k \log p_k, \qquad p = \mathrm{softmax}(x)
+
+    Called with scores (N, K) or (N, K, ...), those before a softmax, and a target: classes
+    (N,) or (N, ...), or probabilities of the shape of the scores. -> (), or (N, ...) with "none".
+
+    Parameters
+    ----------
+    weight : Tensor (K,), optional
+        Weight w of each class; a buffer.
+    ignore_index : int
+        The class of samples that do not count.
+    reduction : "mean", "sum" or "none"
+        With weights, the mean over classes is a weighted one (see `functional.cross_entropy`).
+    label_smoothing : float
+        The share e of the target that is spread evenly: t becomes (1 - e) t + e / K.
     """
 
     weight: Tensor | None
@@ -75,10 +120,20 @@ class CrossEntropyLoss(Module):
 
 
 class BCEWithLogitsLoss(Module):
-    """Binary cross-entropy of scores and targets in [0, 1], both of one shape.
+    r"""Cross-entropy of yes-or-no answers: scores x and targets t in [0, 1], both (*).
 
-    The scores are those before a sigmoid. The settings are those of
-    `functional.binary_cross_entropy_with_logits`.
+    .. math:: \ell = -w \left(\pi\, t \log p + (1 - t) \log (1 - p)\right), \qquad p = \sigma(x)
+
+    The scores are those before a sigmoid. -> (), or (*) with "none".
+
+    Parameters
+    ----------
+    weight : Tensor, broadcastable to (*), optional
+        Weight w of each element; a buffer.
+    reduction : "mean", "sum" or "none"
+        What becomes of the losses of all elements.
+    pos_weight : Tensor, broadcastable to (*), optional
+        Weight pi of yes against no; a buffer.
     """
 
     weight: Tensor | None

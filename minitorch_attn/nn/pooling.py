@@ -12,7 +12,25 @@ Size = int | tuple[int | None, int | None]
 
 
 class MaxPool2d(Module):
-    """Greatest element of each window of an image (see `functional.max_pool2d`)."""
+    r"""Greatest element of each window of an image. (N, C, H, W) -> (N, C, P, Q).
+
+    .. math:: y_{n,c,p,q} = \max_{r,s} x_{n,\,c,\,pa+rd,\,qa+sd}
+
+    with stride a and dilation d; `functional.max_pool2d` says more.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+        Size (R, S) of a window.
+    stride : int or (int, int), optional
+        Step between windows; the size of a window if left out.
+    padding : int or (int, int)
+        Border of -inf around the images, at most half a window wide.
+    dilation : int or (int, int)
+        Step between the elements of a window.
+    ceil_mode : bool
+        Also keep a last window that sticks out at the bottom or right, if it starts inside.
+    """
 
     def __init__(
         self,
@@ -44,7 +62,27 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """Mean of each window of an image (see `functional.avg_pool2d`)."""
+    r"""Mean of each window of an image. (N, C, H, W) -> (N, C, P, Q).
+
+    .. math:: y_{n,c,p,q} = \frac{1}{RS} \sum_{r,s} x_{n,\,c,\,pa+r,\,qa+s}
+
+    with stride a; `functional.avg_pool2d` says more.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+        Size (R, S) of a window.
+    stride : int or (int, int), optional
+        Step between windows; the size of a window if left out.
+    padding : int or (int, int)
+        Border of zeros around the images, at most half a window wide.
+    ceil_mode : bool
+        Also keep a last window that sticks out at the bottom or right, if it starts inside.
+    count_include_pad : bool
+        Whether the padding counts in the number that the sum is divided by.
+    divisor_override : int, optional
+        A number to divide every sum by instead of R S.
+    """
 
     def __init__(
         self,
@@ -85,7 +123,17 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """Mean of each of P x Q windows that cover an image; `AdaptiveAvgPool2d(1)` is global."""
+    r"""Mean of each of P x Q windows that cover an image. (N, C, H, W) -> (N, C, P, Q).
+
+    Window p covers the rows from :math:`\lfloor pH/P \rfloor` to below
+    :math:`\lceil (p+1)H/P \rceil`, window q the columns likewise. `AdaptiveAvgPool2d(1)` is the
+    global mean.
+
+    Parameters
+    ----------
+    output_size : int or (int or None, int or None)
+        (P, Q); None keeps the size of the input.
+    """
 
     def __init__(self, output_size: Size):
         super().__init__()
@@ -99,7 +147,15 @@ class AdaptiveAvgPool2d(Module):
 
 
 class AdaptiveMaxPool2d(Module):
-    """Greatest element of each of P x Q windows that cover an image."""
+    """Greatest element of each of P x Q windows of an image. (N, C, H, W) -> (N, C, P, Q).
+
+    The windows are those of `AdaptiveAvgPool2d`.
+
+    Parameters
+    ----------
+    output_size : int or (int or None, int or None)
+        (P, Q); None keeps the size of the input.
+    """
 
     def __init__(self, output_size: Size):
         super().__init__()

@@ -240,3 +240,17 @@ def test_a_convolution_that_cannot_be_is_refused_when_it_is_made(settings, messa
 
 def test_numpys_integers_are_sizes():
     assert nn.Conv2d(1, 1, np.int64(3), stride=np.int64(2)).kernel_size == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["ReLU", "ReLU6", "LeakyReLU", "ELU", "SiLU", "Hardsigmoid", "Hardswish"]
+)
+def test_inplace_is_taken_and_overwrites_nothing(name):
+    kind = getattr(nn, name)
+    x = normal(3, 4)
+    before = x.copy()
+    y = kind(inplace=True)(mt.as_tensor(x))
+    np.testing.assert_array_equal(y.numpy(), kind()(mt.as_tensor(x)).numpy())
+    np.testing.assert_array_equal(x, before)
+    assert repr(kind(inplace=True)) == repr(kind())
+    assert repr(nn.Dropout(0.3, inplace=True)) == "Dropout(0.3)"
