@@ -94,6 +94,7 @@ class Module:
     def _check_kind(self, name: str, value: Any) -> None:
         """Refuse a value by which a parameter, a buffer or a part would be lost unnoticed."""
         before = self.__dict__.get(name)
+        kind: type[Tensor] | type[Module]
         if isinstance(before, Parameter):
             kind, what = Parameter, "parameter"
             mend = "nn.Parameter(...), or overwrite its values with "
