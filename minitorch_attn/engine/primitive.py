@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from .backend import Array, as_array, device_of, is_array
-from .dtypes import FLOAT64, unwidened
+from .dtypes import FLOAT16, FLOAT32, FLOAT64, as_floats, unwidened
 from .errors import DeviceError, DTypeError, GraphError, ShapeError, explain
 from .graph import Node, mode
 from .signature import Signature
 from .tensor import Tensor, as_numbers, wrap
 
+Forward = Callable[..., tuple[Array, Any]]
+Operation = Callable[..., Tensor]
 
-def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor]:
+
+@overload
+def primitive(forward: Forward) -> Operation: ...
+@overload
+def primitive(
+    *, floats: Literal["all", "first"] | None = None, sets_dtype: bool = False
+) -> Callable[[Forward], Operation]: ...
+def primitive(
+    forward: Forward | None = None,
+    *,
+    floats: Literal["all", "first"] | None = None,
+    sets_dtype: bool = False,
+) -> Any:
     """Make a differentiable operation of a function of arrays.
 
     The function returns its output and, for each positional input, the rule that carries a
@@ -42,6 +56,12 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
     ----------
     forward : callable
         ``forward(*arrays, **settings) -> (array, rule)`` or ``(array, (rule, rule, ...))``.
+    floats : "all" or "first", optional
+        ``@primitive(floats="all")``: `forward` computes in float32 or float64. Integers arrive in
+        the default dtype and float16 in float32, of which the result is rounded to float16 again.
+        "first": only the first input does, as the others may be class indices.
+    sets_dtype : bool
+        `forward` decides on its result's dtype; else integers do not widen floats to float64.
 
     Returns
     -------
@@ -50,6 +70,8 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
         arrays among the settings reach `forward` as arrays, lists as tuples. The function of
         arrays remains its ``__wrapped__``.
     """
+    if forward is None:
+        return functools.partial(primitive, floats=floats, sets_dtype=sets_dtype)
     name = forward.__name__.strip("_")
     signature = Signature(forward)
     most_inputs = signature.most_inputs
@@ -68,8 +90,17 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
                 sources.append(None)
         if settings:
             settings = {key: _setting(name, key, value) for key, value in settings.items()}
+        if floats is not None:
+            arrays, rounded = as_floats(arrays, floats)
+        else:
+            rounded = False
         try:
             result = forward(*arrays, **settings)
+        except AttributeError as error:
+            numbers = [x for x in arrays if isinstance(x, (int, float))]
+            if not numbers:
+                raise
+            raise TypeError(f"{name}: takes tensors, not the number {numbers[0]}") from error
         except (ValueError, TypeError, IndexError) as error:
             if isinstance(error, (ShapeError, DTypeError)) and str(error).startswith(f"{name}:"):
                 raise  # the author has explained it
@@ -79,14 +110,25 @@ def primitive(forward: Callable[..., tuple[Array, Any]]) -> Callable[..., Tensor
         y, rules = result
         if not isinstance(y, np.ndarray):
             y = as_array(y, name)
-        if y.dtype is FLOAT64 and "dtype" not in settings:
+        if y.dtype is FLOAT64 and not sets_dtype:
             y = unwidened(y, arrays)
+        if rounded:
+            y, rules = y.astype(FLOAT16), _in_single(rules)
         output = wrap(y, _record(name, y, sources, rules) if mode.recording else None)
         if mode.inspector is not None:
             mode.inspector.after_op(name, output, arrays)
         return output
 
     return apply
+
+
+def _in_single(rules: Any) -> list:
+    """Rules that compute in float32, as the output before it was rounded."""
+
+    def in_single(rule: Callable | None) -> Callable | None:
+        return None if rule is None else lambda dy: rule(dy.astype(FLOAT32))
+
+    return [in_single(rule) for rule in (rules if isinstance(rules, (tuple, list)) else (rules,))]
 
 
 def _record(op: str, y: Array, sources: list[Node | None], rules: Any) -> Node | None:
@@ -114,6 +156,11 @@ def _constant(op: str, value: Any) -> Any:
         value = value.item()
     if value is None or type(value) in (float, int, bool):
         return value
+    if mode.recording and _holds_gradient(value):
+        raise GraphError(
+            f"{op}: no gradient flows through a list of tensors: make one tensor of them with "
+            "stack(), or pass x.detach()"
+        )
     try:
         return as_numbers(value).copy()
     except (DTypeError, ShapeError) as error:
@@ -125,7 +172,7 @@ def _setting(op: str, key: str, value: Any) -> Any:
     if value is None or type(value) in (int, float, bool, str):
         return value
     if isinstance(value, Tensor):
-        if value.requires_grad and mode.recording:
+        if mode.recording and value.requires_grad:
             raise GraphError(f"{op}: no gradient flows to {key}: pass {key}.detach()")
         return value._data
     if is_array(value):
@@ -133,6 +180,13 @@ def _setting(op: str, key: str, value: Any) -> Any:
     if type(value) in (tuple, list):
         return tuple(_setting(op, key, item) for item in value)
     return value
+
+
+def _holds_gradient(value: Any) -> bool:
+    """Whether a tensor inside nested lists waits for a gradient."""
+    if isinstance(value, (tuple, list)):
+        return any(map(_holds_gradient, value))
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _explained(error: Exception, op: str, arrays: list) -> Exception:

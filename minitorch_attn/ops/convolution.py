@@ -87,7 +87,7 @@ def conv2d(
     return _conv2d(input, weight, bias, **options)
 
 
-@primitive
+@primitive(floats="all")
 def _conv2d(x, weight, bias, *, stride, padding, dilation, groups):
     _check_fit(x, weight, bias, groups)
     xp = array_module(x)

@@ -54,7 +54,7 @@ def dropout(
     return _dropout(input, p=p, generator=generator or default_generator())
 
 
-@primitive
+@primitive(floats="all")
 def _dropout(x, *, p, generator):
     kept = generator.random(x.shape, dtype=np.float32) >= p  # the same mask in every dtype
     scale = array_module(x).asarray(kept, dtype=x.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from ..engine import primitive
 
 
-@primitive
+@primitive(floats="all")
 def erf(x):
     """Error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x. (*) -> (*)."""
 

@@ -336,3 +336,63 @@ def test_inputs_on_different_devices_are_told(monkeypatch):
     assert str(error.value) == (
         "add: its inputs lie on different devices (cuda, cpu): move them to one"
     )
+
+
+# -- floats ------------------------------------------------------------------------------------
+
+
+@primitive(floats="all")
+def root(x):
+    y = np.sqrt(x)
+    return y, lambda dy: dy / (2 * y)
+
+
+@primitive(floats="first")
+def pick(x, index):
+    assert x.dtype.kind == "f" and index.dtype.kind == "i"
+    return x[index], (None, None)
+
+
+def test_a_primitive_of_floats_gets_integers_as_floats():
+    for dtype in ("uint8", "int64", "bool"):
+        assert root(tensor(np.ones(2, dtype))).dtype == np.float32
+    assert root(4).item() == 2
+    assert pick(tensor(np.array([3, 4], "uint8")), tensor([1])).dtype == np.float32
+
+
+def test_half_precision_is_computed_in_single_and_rounded():
+    got = []
+
+    @primitive(floats="all")
+    def look(a, b):
+        got.extend([a.dtype, b.dtype])
+        return a * b, (lambda dy: dy * b, lambda dy: dy * a)
+
+    x = leaf(1.0, dtype="float16")
+    y = look(x, tensor(np.array([2], "uint8")))
+    y.backward()
+    assert got == [np.float32, np.float32]
+    assert y.dtype == x.grad.dtype == np.float16
+    assert look(x, leaf(1.0, dtype="float64")).dtype == np.float64
+
+
+def test_a_single_number_does_not_widen_an_array():
+    x = leaf(1.0, 2.0, dtype="float32")
+    for number in (np.array(2.0), tensor(np.float64(2.0))):
+        assert multiply(x, number).dtype == multiply(number, x).dtype == np.float32
+    assert multiply(tensor([1, 2]), np.array(0.5)).dtype == np.float64
+    assert exp(np.array(0.5)).dtype == np.float64
+
+
+def test_a_list_of_tensors_does_not_lose_a_gradient_silently():
+    a = leaf(1.0)
+    for given in ([a, a], ([1.0], [a])):
+        with pytest.raises(GraphError, match=r"multiply: no gradient flows through a list.*stack"):
+            multiply(leaf(1.0, 2.0), given)
+    with no_grad():
+        assert multiply(leaf(1.0, 2.0), [a.detach()[0], 2.0]).tolist() == [1.0, 4.0]
+
+
+def test_a_number_where_a_tensor_is_needed_is_told():
+    with pytest.raises(TypeError, match="^total: takes tensors, not the number 2.0"):
+        total(2.0)
