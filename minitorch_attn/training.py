@@ -412,7 +412,7 @@ def _settings(
     """What two trainings must share for one to go on where the other stopped."""
     return {
         "model": type(model).__name__,
-        "parameters": sum(p.size for p in model.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters()),
         "dtype": str(next(model.parameters()).dtype),
         "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
         "scheduler": _described(scheduler),

@@ -182,7 +182,7 @@ def _train(args: argparse.Namespace) -> int:
     tests = DataLoader(_first(test, args.limit), 256)
     optimizer = _optimizer(args, model)
     table = _Table(quiet=args.quiet, csv_path=args.csv)
-    table.say(f"{args.model}: {sum(p.size for p in model.parameters()):,} parameters")
+    table.say(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters")
     size = "x".join(map(str, train.images.shape[1:]))
     table.say(
         f"{args.data}: {len(loader.dataset):,} training and {len(tests.dataset):,} test images "

@@ -12,11 +12,20 @@ import numpy as np
 
 from . import backend, graph, mutation
 from .backend import Array
-from .dtypes import get_default_dtype
-from .errors import DTypeError, GraphError, ShapeError, describe, explain
+from .dtypes import get_default_dtype, unwidened
+from .errors import DTypeError, GraphError, ShapeError, describe, explain, no_such_dim
 from .graph import Node, mode
 
 _new = object.__new__
+
+
+def _in_place(sign: str, compute: Callable, update: Callable) -> Callable[[Tensor, Any], Tensor]:
+    """The operator `x += y`, or another, as a method."""
+
+    def method(self: Tensor, other: Any) -> Tensor:
+        return self._update(f"x {sign}= y", compute, update, other)
+
+    return method
 
 
 class Tensor:
@@ -67,8 +76,8 @@ class Tensor:
         if self.requires_grad:
             _check_floating(values)
         self._data = values
-        if self.is_leaf:
-            self.requires_grad = self.requires_grad  # a new node, that knows a new dtype
+        if self._node is not None and self.is_leaf and self._node.dtype != values.dtype:
+            self._node = self._leaf_node()
 
     @property
     def grad(self) -> Tensor | None:
@@ -94,10 +103,14 @@ class Tensor:
                 raise GraphError("a computed tensor keeps requiring a gradient: use x.detach()")
         elif not value:
             self._node = None
-        else:
+        elif self._node is None:
             _check_floating(self._data)
-            self._node = Node("leaf", (), self._data)
-            self._node.target = weakref.ref(self)
+            self._node = self._leaf_node()
+
+    def _leaf_node(self) -> Node:
+        node = Node("leaf", (), self._data)
+        node.target = weakref.ref(self)
+        return node
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,10 +124,21 @@ class Tensor:
     def ndim(self) -> int:
         return self._data.ndim
 
-    @property
-    def size(self) -> int:
+    def dim(self) -> int:
+        """Number of axes."""
+        return self._data.ndim
+
+    def numel(self) -> int:
         """Number of elements."""
         return self._data.size
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or its size along one axis."""
+        if dim is None:
+            return self.shape
+        if not -self.ndim <= dim < self.ndim:
+            raise IndexError(f"size: {no_such_dim(dim, self.ndim)}")
+        return self.shape[dim]
 
     @property
     def device(self) -> str:
@@ -132,7 +156,7 @@ class Tensor:
 
     def item(self) -> float | int | bool:
         """The value of a one-element tensor as a Python number."""
-        if self.size != 1:
+        if self.numel() != 1:
             raise ShapeError(f"item() needs exactly one element, the tensor has shape {self.shape}")
         return self._data.item()
 
@@ -190,38 +214,39 @@ class Tensor:
     # -- writing in place ---------------------------------------------------------------
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if mode.recording and (self.requires_grad or getattr(value, "requires_grad", False)):
-            raise GraphError(
-                "x[index] = value cannot be recorded for a gradient: use where(), concatenate() "
-                "or a mask instead, or write inside `with no_grad():`"
-            )
-        self._write("x[index] = value", operator.setitem, self._data, _plain(index), _plain(value))
+        self._assign("x[index] = value", index, value)
 
     def copy_(self, values: Any) -> Tensor:
         """Overwrite the values in place."""
-        self[...] = values
-        return self
+        return self._assign("x.copy_(values)", ..., values)
 
     def fill_(self, value: float) -> Tensor:
         """Set every element to a number, in place."""
-        self[...] = value
-        return self
+        return self._assign("x.fill_(value)", ..., value)
 
     def zero_(self) -> Tensor:
         """Set every element to 0, in place."""
-        return self.fill_(0)
+        return self._assign("x.zero_()", ..., 0)
 
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._update("x += y", operator.add, operator.iadd, other)
+    def _assign(self, what: str, index: Any, value: Any) -> Tensor:
+        if mode.recording and (self.requires_grad or getattr(value, "requires_grad", False)):
+            raise GraphError(
+                f"{what} cannot be recorded for a gradient: use where(), concatenate() "
+                "or a mask instead, or write inside `with no_grad():`"
+            )
+        self._write(what, operator.setitem, self._data, _plain(index), _plain(value))
+        return self
 
-    def __isub__(self, other: Any) -> Tensor:
-        return self._update("x -= y", operator.sub, operator.isub, other)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._update("x *= y", operator.mul, operator.imul, other)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._update("x /= y", operator.truediv, operator.itruediv, other)
+    __iadd__ = _in_place("+", operator.add, operator.iadd)
+    __isub__ = _in_place("-", operator.sub, operator.isub)
+    __imul__ = _in_place("*", operator.mul, operator.imul)
+    __itruediv__ = _in_place("/", operator.truediv, operator.itruediv)
+    __ifloordiv__ = _in_place("//", operator.floordiv, operator.ifloordiv)
+    __imod__ = _in_place("%", operator.mod, operator.imod)
+    __ipow__ = _in_place("**", operator.pow, operator.ipow)
+    __iand__ = _in_place("&", operator.and_, operator.iand)
+    __ior__ = _in_place("|", operator.or_, operator.ior)
+    __ixor__ = _in_place("^", operator.xor, operator.ixor)
 
     def _update(self, what: str, compute: Callable, update: Callable, other: Any) -> Tensor:
         """In place where nothing is recorded; else a new tensor, that the name is bound to."""
@@ -289,7 +314,7 @@ class Tensor:
         body = np.array2string(
             self.numpy(), separator=", ", precision=4, threshold=100, prefix="tensor("
         )
-        notes = f", shape={self.shape}" if self.size == 0 else ""
+        notes = f", shape={self.shape}" if self.numel() == 0 else ""
         if self.dtype not in (get_default_dtype(), np.int64, np.bool_):
             notes += f", dtype={self.dtype}"
         if self.device != "cpu":
@@ -325,6 +350,7 @@ class Tensor:
         def __xor__(self, other: Any) -> Tensor: ...
         def __rxor__(self, other: Any) -> Tensor: ...
         def __neg__(self) -> Tensor: ...
+        def __pos__(self) -> Tensor: ...
         def __abs__(self) -> Tensor: ...
         def __invert__(self) -> Tensor: ...
         def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
@@ -367,6 +393,11 @@ def as_tensor(data: Any, dtype: Any = None) -> Tensor:
     if isinstance(data, Tensor):
         return data if dtype in (None, data.dtype) else data.to(dtype)
     return wrap(as_numbers(data, dtype), None)
+
+
+def operand(data: Any) -> Tensor:
+    """A tensor as it is; anything else as a constant, copied."""
+    return data if isinstance(data, Tensor) else tensor(data)
 
 
 def wrap(array: Array, node: Node | None) -> Tensor:
@@ -437,7 +468,7 @@ def _gradients(
             "(make one with requires_grad=True), or it was computed in no_grad()"
         )
     if dy is None:
-        if output.size != 1:
+        if output.numel() != 1:
             raise ShapeError(
                 "backward() without a gradient needs one element, this tensor has shape "
                 f"{output.shape}: reduce it first (for example .sum()), or pass gradient="
@@ -487,8 +518,8 @@ def as_numbers(data: Any, dtype: Any = None) -> Array:
             values = np.asarray(_plain(data))
         except ValueError as error:
             raise ShapeError(f"nested lists of unequal lengths make no tensor ({error})") from None
-        if values.dtype == np.float64 and dtype is None and not _has_dtype(data):
-            dtype = get_default_dtype()
+        if values.dtype == np.float64 and dtype is None and not hasattr(data, "dtype"):
+            values = unwidened(values, list(_typed(data)))
     dtype = values.dtype if dtype is None else np.dtype(dtype)
     if values.dtype.kind not in "fiub" or dtype.kind not in "fiub":
         given = describe(data) if values.dtype == object else f"{values.dtype} as {dtype}"
@@ -504,11 +535,13 @@ def _check_floating(values: Array) -> None:
         )
 
 
-def _has_dtype(data: Any) -> bool:
-    """Whether nested lists hold anything that brings its own dtype."""
+def _typed(data: Any) -> Iterator[Any]:
+    """What brings its own dtype in nested lists."""
     if isinstance(data, (tuple, list)):
-        return any(map(_has_dtype, data))
-    return hasattr(data, "dtype")
+        for item in data:
+            yield from _typed(item)
+    elif hasattr(data, "dtype"):
+        yield data
 
 
 def _plain(value: Any) -> Any:

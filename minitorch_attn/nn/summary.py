@@ -27,7 +27,7 @@ def title(module: Module) -> str:
 
 def count_parameters(module: Module) -> int:
     """Number of elements of all parameters; what is shared counts once."""
-    return sum(p.size for p in module.parameters())
+    return sum(p.numel() for p in module.parameters())
 
 
 def settings(**values_and_defaults: tuple[Any, Any]) -> str:
@@ -51,6 +51,6 @@ def _lines(module: Module) -> Iterator[tuple[str, int]]:
 
 def _unit(module: Module) -> str:
     total = count_parameters(module)
-    frozen = sum(p.size for p in module.parameters() if not p.requires_grad)
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
     unit = "parameter" if total == 1 else "parameters"
     return f"{unit}, {frozen:,} of them frozen" if frozen else unit

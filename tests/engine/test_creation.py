@@ -27,7 +27,7 @@ def test_shapes_dtypes_and_leaves(make):
         assert x.dtype == get_default_dtype() == np.float32
         assert not x.requires_grad
     assert make().shape == ()
-    assert make(0, 3).size == 0
+    assert make(0, 3).numel() == 0
     assert make(2, dtype="float16").dtype == np.float16
     x = make(2, requires_grad=True)
     assert x.requires_grad and x.is_leaf

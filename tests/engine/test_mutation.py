@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import operator
 
 import numpy as np
 import pytest
@@ -355,3 +356,35 @@ def test_writing_many_times_leaves_one_record():
     assert len(mutation._writes) == before + 1
     del x
     assert len(mutation._writes) == before
+
+
+IN_PLACE = {
+    "+=": operator.iadd,
+    "-=": operator.isub,
+    "*=": operator.imul,
+    "/=": operator.itruediv,
+    "//=": operator.ifloordiv,
+    "%=": operator.imod,
+    "**=": operator.ipow,
+}
+
+
+@pytest.mark.parametrize("sign", IN_PLACE)
+def test_every_augmented_assignment_writes_in_place(sign):
+    x = tensor([5.0, 7.0])
+    before, expected = x, IN_PLACE[sign](np.array([5.0, 7.0], "float32"), 2)
+    x = IN_PLACE[sign](x, 2)
+    assert x is before and x.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("update", [operator.iand, operator.ior, operator.ixor])
+def test_masks_are_updated_in_place(update):
+    mask = tensor([True, False])
+    assert update(mask, np.array([True, True])) is mask
+
+
+def test_a_refused_write_is_named_as_it_was_written():
+    w = tensor([1.0], requires_grad=True)
+    for name, arguments in {"zero_": (), "fill_": (1.0,), "copy_": (np.ones(1),)}.items():
+        with pytest.raises(GraphError, match=rf"^x\.{name}\(.*\) cannot be recorded"):
+            getattr(w, name)(*arguments)

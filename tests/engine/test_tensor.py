@@ -13,6 +13,7 @@ from minitorch_attn.engine import (
     Tensor,
     as_tensor,
     get_default_dtype,
+    grad,
     no_grad,
     set_default_dtype,
     tensor,
@@ -53,14 +54,14 @@ def float64_by_default():
         (np.float64(1.5), "float64", ()),
         ([np.float64(1.5)], "float64", (1,)),
         ([np.ones(2), np.zeros(2)], "float64", (2, 2)),
-        ([np.ones(2, "float32"), [1.0, 2.0]], "float64", (2, 2)),
+        ([np.ones(2, "float32"), [1.0, 2.0]], "float32", (2, 2)),
     ],
     ids=repr,
 )
 def test_dtype_and_shape_of_data(data, dtype, shape):
     x = tensor(data)
     assert (x.dtype, x.shape) == (dtype, shape)
-    assert (x.ndim, x.size) == (len(shape), np.prod(shape, dtype=int))
+    assert (x.ndim, x.numel()) == (len(shape), np.prod(shape, dtype=int))
 
 
 def test_python_floats_follow_the_default_dtype(float64_by_default):
@@ -461,3 +462,24 @@ def test_repr(x, shown):
 def test_repr_names_no_default_dtype(float64_by_default):
     assert repr(tensor([1.0])) == "tensor([1.])"
     assert repr(tensor([1.0], dtype="float32")) == "tensor([1.], dtype=float32)"
+
+
+def test_requiring_a_gradient_twice_changes_nothing():
+    x = tensor([2.0], requires_grad=True)
+    y = square(x)
+    x.requires_grad_()
+    x.data = np.array([3.0], "float32")
+    (dx,) = grad(y, x)
+    assert dx.item() == 4
+
+
+def test_new_data_of_another_dtype_takes_gradients_of_that_dtype():
+    x = tensor([2.0], requires_grad=True)
+    x.data = np.array([3.0])
+    square(x).backward()
+    assert x.grad.dtype == np.float64
+
+
+def test_a_list_takes_the_dtype_of_its_tensors():
+    assert tensor([tensor(1.0), 2.0]).dtype == np.float32
+    assert tensor([tensor(1.0), tensor(np.float64(2.0))]).dtype == np.float64

@@ -12,7 +12,7 @@ from ..nn.parity import compare_modules, normal
 
 
 def count(module):
-    return sum(p.size for p in module.parameters())
+    return sum(p.numel() for p in module.parameters())
 
 
 def torch_block(torch, in_channels, out_channels, stride, reduction, placement):
