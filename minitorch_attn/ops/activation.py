@@ -10,10 +10,12 @@ import math
 import numpy as np
 
 from ..engine import primitive
+from .axes import axis_of
+from .masking import masked
 from .special import error_function
 
 
-@primitive
+@primitive(floats="all")
 def sigmoid(x):
     """Logistic function 1 / (1 + exp(-x)), elementwise, without overflow. (*) -> (*)."""
     y = _logistic(x)
@@ -24,7 +26,7 @@ def sigmoid(x):
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def tanh(x):
     """Hyperbolic tangent, elementwise. (*) -> (*)."""
     y = np.tanh(x)
@@ -41,7 +43,7 @@ def relu(x):
     y = np.maximum(x, 0)
 
     def vjp_x(dy):
-        return dy * (y > 0)
+        return masked(dy, y > 0)
 
     return y, vjp_x
 
@@ -52,12 +54,12 @@ def relu6(x):
     y = np.clip(x, 0, 6)
 
     def vjp_x(dy):
-        return dy * ((y > 0) & (y < 6))
+        return masked(dy, (y > 0) & (y < 6))
 
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def leaky_relu(x, *, negative_slope=0.01):
     """Rectifier that lets a little through: x where x > 0, else negative_slope * x. (*) -> (*).
 
@@ -65,12 +67,12 @@ def leaky_relu(x, *, negative_slope=0.01):
     """
 
     def vjp_x(dy):
-        return dy * (x > 0) + negative_slope * dy * (x <= 0)
+        return masked(dy, x > 0) + masked(negative_slope * dy, x <= 0)
 
     return np.maximum(x, 0) + negative_slope * np.minimum(x, 0), vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def elu(x, *, alpha=1.0):
     """Exponential linear unit: x where x > 0, else alpha * (exp(x) - 1). (*) -> (*).
 
@@ -84,7 +86,7 @@ def elu(x, *, alpha=1.0):
     return np.maximum(x, 0) + below, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def silu(x):
     """Input weighted by its sigmoid, x * sigmoid(x), also called swish. (*) -> (*)."""
     gate = _logistic(x)
@@ -95,7 +97,7 @@ def silu(x):
     return x * gate, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def gelu(x, *, approximate="none"):
     """Input weighted by the share Phi(x) of a normal distribution that lies below it. (*) -> (*).
 
@@ -144,7 +146,7 @@ def _tanh_share(x):
 _SHARES = {"none": _normal_share, "tanh": _tanh_share}
 
 
-@primitive
+@primitive(floats="all")
 def softplus(x, *, beta=1.0, threshold=20.0):
     """Smooth rectifier log(1 + exp(beta * x)) / beta, without overflow. (*) -> (*).
 
@@ -160,7 +162,7 @@ def softplus(x, *, beta=1.0, threshold=20.0):
     return np.where(linear, x, y), vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def logsigmoid(x):
     """Logarithm of the sigmoid, -log(1 + exp(-x)), without overflow. (*) -> (*)."""
 
@@ -170,18 +172,18 @@ def logsigmoid(x):
     return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x))), vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def hardsigmoid(x):
     """Sigmoid of straight lines, min(max(x / 6 + 1 / 2, 0), 1). (*) -> (*)."""
     y = np.clip(x + 3, 0, 6) / 6
 
     def vjp_x(dy):
-        return dy * ((y > 0) & (y < 1)) / 6
+        return masked(dy, (y > 0) & (y < 1)) / 6
 
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def hardswish(x):
     """Input weighted by its hardsigmoid. (*) -> (*).
 
@@ -190,14 +192,15 @@ def hardswish(x):
     gate = np.clip(x + 3, 0, 6) / 6
 
     def vjp_x(dy):
-        return dy * (gate + x * ((gate > 0) & (gate < 1)) / 6)
+        return masked(dy, gate > 0) * (gate + masked(x, (gate > 0) & (gate < 1)) / 6)
 
     return x * gate, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def softmax(x, *, dim):
     """exp(x) divided by its sum along an axis: positive values that add up to 1. (*) -> (*)."""
+    dim = axis_of("softmax", dim, x.ndim)
     y = x - x.max(axis=dim, keepdims=True)  # the same quotient, and no exponent above 0
     np.exp(y, out=y)
     y /= y.sum(axis=dim, keepdims=True)
@@ -210,9 +213,10 @@ def softmax(x, *, dim):
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def log_softmax(x, *, dim):
     """Logarithm of softmax along an axis, also where softmax itself rounds to 0. (*) -> (*)."""
+    dim = axis_of("log_softmax", dim, x.ndim)
     y = x - x.max(axis=dim, keepdims=True)
     y -= np.log(np.exp(y).sum(axis=dim, keepdims=True))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine import primitive
+from .axes import check_broadcasts
+from .masking import masked
 
 # -- two operands: elementwise with broadcasting, which the engine undoes in the gradients ---------
 
@@ -117,10 +119,10 @@ def maximum(a, b):
     """The larger of a and b, elementwise with broadcasting; a tie shares the gradient evenly."""
 
     def vjp_a(dy):
-        return dy * (a > b) + 0.5 * dy * (a == b)
+        return masked(dy, a > b) + masked(0.5 * dy, a == b)
 
     def vjp_b(dy):
-        return dy * (b > a) + 0.5 * dy * (a == b)
+        return masked(dy, b > a) + masked(0.5 * dy, a == b)
 
     return np.maximum(a, b), (vjp_a, vjp_b)
 
@@ -130,10 +132,10 @@ def minimum(a, b):
     """The smaller of a and b, elementwise with broadcasting; a tie shares the gradient evenly."""
 
     def vjp_a(dy):
-        return dy * (a < b) + 0.5 * dy * (a == b)
+        return masked(dy, a < b) + masked(0.5 * dy, a == b)
 
     def vjp_b(dy):
-        return dy * (b < a) + 0.5 * dy * (a == b)
+        return masked(dy, b < a) + masked(0.5 * dy, a == b)
 
     return np.minimum(a, b), (vjp_a, vjp_b)
 
@@ -164,7 +166,7 @@ def negative(x):
     return -x, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def reciprocal(x):
     """Reciprocal 1 / x, elementwise. (*) -> (*)."""
     y = 1 / x
@@ -185,7 +187,7 @@ def square(x):
     return x * x, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def sqrt(x):
     """Square root, elementwise; its gradient at 0 is infinite. (*) -> (*)."""
     y = np.sqrt(x)
@@ -196,7 +198,7 @@ def sqrt(x):
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def rsqrt(x):
     """Reciprocal of the square root, 1 / sqrt(x), elementwise. (*) -> (*)."""
     y = 1 / np.sqrt(x)
@@ -207,7 +209,7 @@ def rsqrt(x):
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def exp(x):
     """Exponential function, elementwise. (*) -> (*)."""
     y = np.exp(x)
@@ -218,7 +220,7 @@ def exp(x):
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def expm1(x):
     """exp(x) - 1, exact for small x too, elementwise. (*) -> (*)."""
     y = np.expm1(x)
@@ -229,7 +231,7 @@ def expm1(x):
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def log(x):
     """Natural logarithm, elementwise. (*) -> (*)."""
 
@@ -239,7 +241,7 @@ def log(x):
     return np.log(x), vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def log1p(x):
     """log(1 + x), exact for small x too, elementwise. (*) -> (*)."""
 
@@ -249,7 +251,7 @@ def log1p(x):
     return np.log1p(x), vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def sin(x):
     """Sine, elementwise. (*) -> (*)."""
 
@@ -259,7 +261,7 @@ def sin(x):
     return np.sin(x), vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def cos(x):
     """Cosine, elementwise. (*) -> (*)."""
 
@@ -288,10 +290,11 @@ def clamp(x, *, min=None, max=None):
 
     def vjp_x(dy):
         inside = True if min is None else x >= min
-        return dy * (inside if max is None else inside & (x <= max))
+        return masked(dy, inside if max is None else inside & (x <= max))
 
     if min is None and max is None:
         raise ValueError("clamp: give min, max or both")
+    check_broadcasts("clamp", x, min=min, max=max)
     return np.clip(x, min, max), vjp_x
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array
+from .masking import masked
 from .windows import Pair, also_unbatched, check_images, extent, inside, met_by, pad, pair
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
@@ -105,7 +106,7 @@ def _max_along(
     def vjp_x(dy):
         dx = xp.zeros(shape, dtype=dy.dtype)
         for tap, elements in enumerate(seen):
-            dx[elements] += dy * (winner == tap)
+            dx[elements] += masked(dy, winner == tap)
         return dx
 
     return y, vjp_x
@@ -167,7 +168,7 @@ def avg_pool2d(
     )
 
 
-@primitive
+@primitive(floats="all")
 def _avg_pool2d(x, *, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
     places, border = _fit("avg_pool2d", x, kernel, stride, padding, (1, 1), ceil_mode)
     sums, spread_rows = _sum_along(2, pad(x, border), kernel, places, stride)
@@ -255,7 +256,7 @@ def _adaptive_max_along(axis: int, x: Array, places: int) -> Pass:
         dx = xp.zeros(shape, dtype=dy.dtype)
         for p, (span, winner) in enumerate(zip(spans, winners)):
             taps = xp.arange(span.stop - span.start).reshape((-1,) + (1,) * (3 - axis))
-            dx[_along(axis, span)] += dy[_along(axis, slice(p, p + 1))] * (taps == winner)
+            dx[_along(axis, span)] += masked(dy[_along(axis, slice(p, p + 1))], taps == winner)
         return dx
 
     return xp.concatenate(picked, axis=axis), vjp_x
@@ -280,7 +281,7 @@ def adaptive_avg_pool2d(input: Any, output_size: int | tuple[int | None, int | N
     return _adaptive_avg_pool2d(input, output_size=output_size)
 
 
-@primitive
+@primitive(floats="all")
 def _adaptive_avg_pool2d(x, *, output_size):
     P, Q = _adaptive_size("adaptive_avg_pool2d", x, output_size)
     xp = array_module(x)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..engine import DTypeError, Tensor, primitive
+from .arithmetic import maximum, minimum
 from .indexing import gather
+from .masking import masked
 
 
 @primitive
@@ -36,7 +38,7 @@ def sum(x, *, dim=None, keepdim=False):
     return x.sum(axis=dim, keepdims=keepdim), vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def mean(x, *, dim=None, keepdim=False):
     """Mean over axes, the sum divided by how many values were summed; arguments as in `sum`."""
     total, shape = x.sum(axis=dim, keepdims=keepdim), x.shape
@@ -48,7 +50,7 @@ def mean(x, *, dim=None, keepdim=False):
     return total / n, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def var(x, *, dim=None, correction=1, keepdim=False):
     """Variance over axes: the sum of (x - mean)^2 divided by their number n - correction.
 
@@ -63,7 +65,7 @@ def var(x, *, dim=None, correction=1, keepdim=False):
     return np.square(centred).sum(axis=dim, keepdims=keepdim) / freedom, vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def std(x, *, dim=None, correction=1, keepdim=False):
     """Standard deviation over axes, the square root of `var`; its gradient at 0 is 0.
 
@@ -133,20 +135,32 @@ class Extremes(NamedTuple):
     indices: Tensor
 
 
-def max(x, dim=None, keepdim=False):
+def max(input, dim=None, keepdim=False):
     """Maximum of all values; or along an axis `dim`, the pair (values, indices).
+
+    `max(a, b)` of two tensors is `maximum(a, b)`.
 
     Of equal maxima along an axis the first is chosen, and takes the whole gradient.
     """
-    return amax(x) if dim is None else _pick(x, argmax(x, dim=dim, keepdim=True), dim, keepdim)
+    if isinstance(dim, Tensor):
+        return maximum(input, dim)
+    if dim is None:
+        return amax(input)
+    return _pick(input, argmax(input, dim=dim, keepdim=True), dim, keepdim)
 
 
-def min(x, dim=None, keepdim=False):
+def min(input, dim=None, keepdim=False):
     """Minimum of all values; or along an axis `dim`, the pair (values, indices).
+
+    `min(a, b)` of two tensors is `minimum(a, b)`.
 
     Of equal minima along an axis the first is chosen, and takes the whole gradient.
     """
-    return amin(x) if dim is None else _pick(x, argmin(x, dim=dim, keepdim=True), dim, keepdim)
+    if isinstance(dim, Tensor):
+        return minimum(input, dim)
+    if dim is None:
+        return amin(input)
+    return _pick(input, argmin(input, dim=dim, keepdim=True), dim, keepdim)
 
 
 @primitive
@@ -173,14 +187,17 @@ def all(x, *, dim=None, keepdim=False):
     return x.all(axis=dim, keepdims=keepdim), None
 
 
-@primitive
+@primitive(floats="all")
 def norm(x, *, p=2, dim=None, keepdim=False):
     """Norm over axes: (sum of abs(x)^p)^(1/p), or the largest abs(x) for p = infinity.
 
+    For p = 0 it is how many values are not 0, and has no gradient.
     Other arguments as in `sum`. Where the norm is 0, so is its gradient.
     """
     if p == math.inf:
         return _largest(np.abs(x), np.sign(x), dim, keepdim)
+    if p == 0:
+        return (x != 0).sum(axis=dim, keepdims=keepdim, dtype=x.dtype), None
     y = (np.abs(x) ** p).sum(axis=dim, keepdims=True) ** (1 / p)
 
     def vjp_x(dy):
@@ -191,7 +208,7 @@ def norm(x, *, p=2, dim=None, keepdim=False):
     return y if keepdim else _drop(y, dim), vjp_x
 
 
-@primitive
+@primitive(floats="all")
 def logsumexp(x, *, dim, keepdim=False):
     """Logarithm of the sum of exp(x) over axes, without overflow; arguments as in `sum`."""
     largest = x.max(axis=dim, keepdims=True)
@@ -243,7 +260,7 @@ def _ratio(a, b):
 def _share(dy, chosen, dim, keepdim):
     """The gradient of a result, in equal parts to those that were chosen for it."""
     share = _keep(dy, dim, keepdim) / chosen.sum(axis=dim, keepdims=True, dtype=dy.dtype)
-    return share * chosen
+    return masked(share, chosen)
 
 
 def _product_of_the_others(x):

@@ -152,3 +152,10 @@ def test_softmax_needs_an_axis_that_exists(op):
         op(mt.ones(2, 3), 2)
     with pytest.raises(TypeError, match=rf"{op.__name__}: .*'dim'"):
         op(mt.ones(2, 3))
+
+
+@pytest.mark.parametrize("op", [F.softmax, F.log_softmax])
+def test_softmax_names_the_axis_that_is_missing(op):
+    with pytest.raises(IndexError, match="softmax: the tensor has no dim 0, it has no axes"):
+        op(mt.tensor(1.0), dim=0)
+    assert op(mt.tensor([1, 2]), dim=0).dtype == np.float32

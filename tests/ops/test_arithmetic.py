@@ -204,3 +204,57 @@ def test_shapes_that_do_not_broadcast_are_named_with_the_axis():
 def test_operands_that_are_no_numbers_are_refused(operand):
     with pytest.raises(TypeError, match="multiply"):
         mt.ones(2) * operand
+
+
+def test_an_infinite_gradient_is_stopped_where_the_mask_is_false():
+    masks = {
+        "relu": F.relu,
+        "relu6": F.relu6,
+        "hardswish": lambda x: F.hardswish(x - 3) + 9,
+        "hardsigmoid": lambda x: F.hardsigmoid(x - 3),
+        "clamp": lambda x: x.clamp(min=0),
+        "maximum": lambda x: F.maximum(x, 0.0),
+        "minimum": lambda x: -F.minimum(-x, 0.0),
+        "where": lambda x: F.where(x > 0, x, 0.0),
+        "masked_fill": lambda x: x.masked_fill(x <= 0, 0.0),
+    }
+    for name, bend in masks.items():
+        for dtype in ("float16", "float32", "float64"):
+            x = mt.tensor([-1.0, 4.0], dtype=dtype, requires_grad=True)
+            bend(x).backward(np.array([np.inf, 2.0]))
+            assert x.grad[0].item() == 0, (name, dtype)
+            assert np.isfinite(x.grad[1].item()) and x.grad.dtype == dtype
+
+
+def test_the_root_of_a_clamped_number_has_a_gradient():
+    x = mt.tensor([-1.0, 4.0], requires_grad=True)
+    x.clamp(min=0).sqrt().sum().backward()
+    assert x.grad.tolist() == [0.0, 0.25]
+
+
+def test_bounds_do_not_enlarge_what_they_bound():
+    x = mt.ones(3)
+    assert x.clamp(min=mt.tensor([2.0])).tolist() == [2.0, 2.0, 2.0]
+    with pytest.raises(mt.ShapeError, match=r"clamp: min of shape \(2, 3\) does not broadcast to"):
+        x.clamp(min=mt.ones(2, 3))
+
+
+SMALL_INTEGERS = np.array([1, 4, 200], np.uint8)
+OF_FLOATS = """sigmoid tanh silu gelu softplus logsigmoid hardsigmoid hardswish elu leaky_relu exp
+    expm1 log log1p sqrt rsqrt reciprocal sin cos erf mean var std norm""".split()
+
+
+@pytest.mark.parametrize("name", OF_FLOATS)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_small_integers_are_computed_with_as_floats(name):
+    op = getattr(F, name)
+    y = op(mt.tensor(SMALL_INTEGERS))
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y.numpy(), op(mt.tensor(SMALL_INTEGERS.astype("f"))).numpy())
+
+
+def test_two_operands_may_have_pytorchs_names():
+    a, b = mt.tensor([5.0]), mt.tensor([2.0])
+    assert F.subtract(a, other=b).item() == F.subtract(input=a, other=b).item() == 3
+    assert F.relu(input=a).item() == 5
+    assert F.where(a > 0, input=a, other=b).item() == 5

@@ -225,3 +225,14 @@ def test_a_maximum_of_integers_stays_an_integer():
 def test_what_cannot_be_pooled_is_explained(pool, error, message):
     with pytest.raises(error, match=message):
         pool(mt.tensor(normal(2, 3, 5, 6)))
+
+
+@pytest.mark.parametrize("pool", [F.adaptive_avg_pool2d, F.avg_pool2d])
+def test_the_mean_of_bytes_neither_wraps_nor_vanishes(pool):
+    images = np.full((1, 2, 4, 4), 201, np.uint8)
+    assert (pool(mt.tensor(images), 2) == 201).all()
+
+
+def test_an_image_may_be_nested_lists():
+    assert F.max_pool2d([[[1.0, 2.0], [3.0, 4.0]]], 2).tolist() == [[[4.0]]]
+    assert F.conv2d([[[1.0, 2.0]]], mt.ones(1, 1, 1, 2)).tolist() == [[[3.0]]]

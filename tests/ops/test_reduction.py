@@ -235,3 +235,25 @@ def test_any_and_all(op, dim):
     y = getattr(F, op)(mt.tensor(mask), dim=dim)
     np.testing.assert_array_equal(y.numpy(), getattr(mask, op)(axis=dim))
     assert y.dtype == np.bool_ and not y.requires_grad
+
+
+@pytest.mark.parametrize("name", ["mean", "var", "std", "norm"])
+def test_half_precision_overflows_only_if_the_result_does(name):
+    x = mt.tensor(np.full(70000, 1.0), dtype="float16", requires_grad=True)
+    y = getattr(F, name)(x)
+    expected = {"mean": 1, "var": 0, "std": 0, "norm": np.sqrt(70000)}[name]
+    assert y.dtype == np.float16 and abs(y.item() - expected) < 0.2
+    y.backward()
+    assert x.grad.dtype == np.float16 and np.isfinite(x.grad.numpy()).all()
+    if name == "mean":
+        np.testing.assert_allclose(x.grad.numpy(), 1 / 70000, rtol=1e-2)
+
+
+def test_greater_of_two_tensors_by_max_and_min():
+    a, b = mt.tensor([1.0, 5.0]), mt.tensor([2.0, 3.0])
+    assert F.max(a, b).tolist() == [2, 5] and a.min(b).tolist() == [1, 3]
+
+
+def test_the_norm_zero_counts():
+    compare(F.norm, lambda x, p, dim: torch.linalg.vector_norm(x, p, dim), normal(2, 3), p=3, dim=1)
+    assert F.norm(mt.tensor([[0.0, 2.0, -1.0]]), 0, 1).tolist() == [2.0]
