@@ -12,7 +12,8 @@ import string
 
 import numpy as np
 
-from ..engine import ShapeError, Tensor, array_module, primitive, tensor
+from ..engine import ShapeError, array_module, primitive
+from ..engine.tensor import operand
 
 
 def einsum(equation, *operands):
@@ -30,7 +31,9 @@ def einsum(equation, *operands):
     ShapeError
         If the letters do not fit the operands, or one letter stands for different sizes.
     """
-    tensors = [x if isinstance(x, Tensor) else tensor(x) for x in operands]
+    if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
+        (operands,) = operands
+    tensors = [operand(x) for x in operands]
     terms, output = _parse(equation, [x.shape for x in tensors])
     product, labels = None, ""
     for i, (x, term) in enumerate(zip(tensors, terms)):

@@ -8,7 +8,9 @@ from types import EllipsisType
 
 import numpy as np
 
-from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive, tensor
+from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
+from ..engine.backend import is_array
+from ..engine.tensor import operand
 from .axes import axis_of
 
 
@@ -62,10 +64,9 @@ def gather(x, *, dim, index):
     return x[places], vjp_x
 
 
-def take_along_dim(x, indices, dim):
-    """Values picked along one axis as by `gather`; x and the indices broadcast along the others."""
-    x = x if isinstance(x, Tensor) else tensor(x)
-    indices = indices if isinstance(indices, Tensor) else tensor(indices)
+def take_along_dim(input, indices, dim):
+    """Values picked along one axis as by `gather`; input and indices broadcast along the others."""
+    x, indices = operand(input), operand(indices)
     axis = axis_of("take_along_dim", dim, x.ndim)
     common = list(np.broadcast_shapes(_without(x.shape, axis), _without(indices.shape, axis)))
     along_x = common[:axis] + [x.shape[axis]] + common[axis:]
@@ -81,6 +82,8 @@ def index_select(x, *, dim, index):
         axis_of("index_select", dim, x.ndim),
         x.shape,
     )
+    if index.ndim > 1:
+        raise ShapeError(f"index_select: needs an index of one axis, not {index.shape}: x[index]")
 
     def vjp_x(dy):
         dx = array_module(dy).zeros(shape, dy.dtype)
@@ -100,7 +103,7 @@ def one_hot(index, num_classes=-1):
     IndexError
         If an index is negative, or not smaller than `num_classes`.
     """
-    index = _integers("one_hot", index._data if isinstance(index, Tensor) else np.asarray(index))
+    index = _integers("one_hot", index._data if isinstance(index, Tensor) else index)
     largest = int(index.max(initial=-1))
     classes = largest + 1 if num_classes == -1 else num_classes
     if largest >= classes or index.min(initial=0) < 0:
@@ -166,6 +169,8 @@ def _places(x, dim, index):
 
 
 def _integers(op, index):
+    if not is_array(index):
+        index = np.asarray(index)
     if index.dtype.kind not in "iu":
         raise DTypeError(f"{op}: an index holds integers, not {index.dtype}: index.long()")
     return index

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..engine import DTypeError, ShapeError, array_module, primitive
 from ..engine.backend import Array
+from .axes import check_broadcasts
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 
-@primitive
+@primitive(floats="first")
 def cross_entropy(
     input,
     target,
@@ -104,7 +105,7 @@ def cross_entropy(
     return loss, (vjp_input, vjp_target)
 
 
-@primitive
+@primitive(floats="first")
 def nll_loss(input, target, *, weight=None, ignore_index=-100, reduction="mean"):
     r"""Negative log-likelihood of the right classes: minus the input at each of them.
 
@@ -147,7 +148,7 @@ def nll_loss(input, target, *, weight=None, ignore_index=-100, reduction="mean")
     return loss, (vjp_input, None)
 
 
-@primitive
+@primitive(floats="all")
 def mse_loss(input, target, *, reduction="mean"):
     r"""Squared error (x - t)^2.
 
@@ -174,7 +175,7 @@ def mse_loss(input, target, *, reduction="mean"):
     return loss, (vjp_input, vjp_target)
 
 
-@primitive
+@primitive(floats="all")
 def l1_loss(input, target, *, reduction="mean"):
     r"""Absolute error abs(x - t); where it is 0 the gradient is 0.
 
@@ -203,7 +204,7 @@ def l1_loss(input, target, *, reduction="mean"):
     return loss, (vjp_input, vjp_target)
 
 
-@primitive
+@primitive(floats="all")
 def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     r"""Absolute error, squared near zero: a loss that no outlier dominates.
 
@@ -249,7 +250,7 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     return loss, (vjp_input, vjp_target)
 
 
-@primitive
+@primitive(floats="all")
 def binary_cross_entropy_with_logits(
     input, target, *, weight=None, reduction="mean", pos_weight=None
 ):
@@ -284,10 +285,9 @@ def binary_cross_entropy_with_logits(
             f"shape of the input {np.shape(input)}"
         )
     xp, x, t = array_module(input), input, target
-    if t.dtype.kind != "f":
-        t = t.astype(x.dtype)
-    w = 1 if weight is None else weight.astype(x.dtype)
-    extra = 0 if pos_weight is None else pos_weight.astype(x.dtype) - 1
+    w = 1 if weight is None else xp.asarray(weight, dtype=x.dtype)
+    extra = 0 if pos_weight is None else xp.asarray(pos_weight, dtype=x.dtype) - 1
+    check_broadcasts("binary_cross_entropy_with_logits", x, weight=w, pos_weight=extra)
     minus_log_p = xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(-x, 0)
     yes = 1 + extra * t
     # log(1 - p) = log p - x: one stable logarithm serves both answers.
@@ -341,7 +341,7 @@ def _class_weights(op: str, weight: Array | None, x: Array) -> Array | None:
             f"{op}: the weight needs one number for each of {K} classes, shape ({K},), "
             f"not {np.shape(weight)}"
         )
-    return None if weight is None else weight.astype(x.dtype)
+    return None if weight is None else array_module(x).asarray(weight, dtype=x.dtype)
 
 
 def _one_hot(op: str, classes: Array, x: Array, ignore_index: int) -> tuple[Array, Array]:
@@ -351,7 +351,7 @@ def _one_hot(op: str, classes: Array, x: Array, ignore_index: int) -> tuple[Arra
     if classes.dtype.kind == "b" or (classes.dtype.kind == "f" and classes.shape == samples):
         raise DTypeError(
             f"{op}: the target is {classes.dtype}: class indices are integers, convert them "
-            "with .astype('int64')"
+            "with .long()"
         )
     if classes.shape != samples or classes.dtype.kind == "f":
         probabilities = f", or probabilities of shape {x.shape}" if op == "cross_entropy" else ""

@@ -11,10 +11,9 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from ..engine import ShapeError, Tensor, array_module
 from ..engine.backend import Array
+from ..engine.tensor import operand
 
 Pair = tuple[int, int]
 Border = tuple[Pair, Pair]  # rows (above, below) and columns (left, right) around an image
@@ -138,9 +137,10 @@ def also_unbatched(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(op)
     def apply(input: Any, *args: Any, **kwargs: Any) -> Tensor:
-        if np.ndim(input) == 3:
-            return op(input[None], *args, **kwargs)[0]
-        return op(input, *args, **kwargs)
+        images = operand(input)
+        if images.ndim == 3:
+            return op(images[None], *args, **kwargs)[0]
+        return op(images, *args, **kwargs)
 
     return apply
 

@@ -118,3 +118,7 @@ def test_einsum_takes_arrays_as_constants():
     x = mt.ones(2, 3).requires_grad_()
     F.einsum("ij,j->i", x, np.array([1.0, 2.0, 3.0], dtype="float32")).sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), [[1, 2, 3]] * 2)
+
+
+def test_operands_may_stand_in_a_list():
+    assert F.einsum("i,i", [mt.ones(3), mt.ones(3)]).item() == 3

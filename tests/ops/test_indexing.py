@@ -217,3 +217,10 @@ def test_one_hot_needs_integers():
 def test_gradients_of_indexing_by_central_differences():
     check_gradients(lambda x: x[[0, 0, 2], 1:3], X)
     check_gradients(lambda x: x[X > 0], X)
+
+
+def test_an_index_may_be_a_list():
+    x = mt.tensor([5.0, 6.0, 7.0])
+    assert F.index_select(x, 0, [0, 2]).tolist() == F.gather(x, 0, [0, 2]).tolist() == [5, 7]
+    with pytest.raises(mt.ShapeError, match=r"index_select: needs an index of one axis"):
+        F.index_select(x, 0, [[0]])

@@ -88,3 +88,8 @@ def test_products_need_their_number_of_axes(name):
 def test_bmm_does_not_broadcast():
     with pytest.raises(mt.ShapeError, match="bmm: the batches differ: 1 and 5 matrices"):
         F.bmm(mt.ones(1, 2, 3), mt.ones(5, 3, 2))
+
+
+def test_a_number_is_no_factor_of_a_matrix_product():
+    with pytest.raises(mt.ShapeError, match=r"matmul: needs vectors or matrices, got .* and \(\)"):
+        mt.ones(2, 2) @ 2.0

@@ -297,3 +297,29 @@ def test_targets_that_are_no_classes_are_explained(name, target, error, message)
 def test_other_mistakes_are_explained(call, error, message):
     with pytest.raises(error, match=message):
         call(mt.tensor(normal(1, 3)))
+
+
+def test_bytes_do_not_wrap_around():
+    dark, bright = np.array([0], np.uint8), np.array([20], np.uint8)
+    assert F.mse_loss(mt.tensor(dark), mt.tensor(bright)).item() == 400
+    assert F.l1_loss(mt.tensor(dark), mt.tensor(bright)).item() == 20
+    assert F.smooth_l1_loss(mt.tensor(dark), mt.tensor(bright)).item() == 19.5
+
+
+def test_half_precision_losses_are_summed_in_single():
+    x = mt.tensor(np.zeros((70000, 2)), dtype="float16", requires_grad=True)
+    t = np.zeros(70000, np.int64)
+    losses = [F.cross_entropy(x, t), F.nll_loss(x - 1, t), F.mse_loss(x, np.ones(x.shape, "f2"))]
+    for loss, expected in zip(losses, [np.log(2), 1, 1], strict=True):
+        assert loss.dtype == np.float16
+        np.testing.assert_allclose(loss.item(), expected, rtol=1e-3)
+
+
+def test_weights_may_be_lists_and_numbers():
+    x, t = mt.tensor(normal(2, 3)), np.array([0, 2])
+    weighted = F.cross_entropy(x, t, weight=[1.0, 2.0, 3.0]).item()
+    assert weighted == F.cross_entropy(x, t, weight=mt.tensor([1.0, 2.0, 3.0])).item()
+    yes, BCE = mt.ones(2, 3), F.binary_cross_entropy_with_logits
+    assert BCE(x, yes, pos_weight=2.0).item() == pytest.approx(2 * BCE(x, yes).item())
+    with pytest.raises(mt.ShapeError, match=r"weight of shape \(4, 2, 3\) does not broadcast"):
+        BCE(x, yes, weight=mt.ones(4, 2, 3))
