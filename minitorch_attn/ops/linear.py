@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
@@ -30,7 +31,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:
     return _linear(input, weight, bias)
 
 
-@primitive
+@primitive(floats="all")
 def _linear(x, weight, bias):
     if weight.ndim != 2:
         raise ShapeError(
@@ -52,14 +53,16 @@ def _linear(x, weight, bias):
     if bias is not None:
         y += bias
 
+    rows = math.prod(x.shape[:-1])
+
     def vjp_x(dy):
         return dy @ weight
 
     def vjp_weight(dy):
-        return dy.reshape(-1, D_out).T @ x.reshape(-1, D_in)
+        return dy.reshape(rows, D_out).T @ x.reshape(rows, D_in)
 
     def vjp_bias(dy):
-        return dy.reshape(-1, D_out).sum(axis=0)
+        return dy.reshape(rows, D_out).sum(axis=0)
 
     return y, (vjp_x, vjp_weight, vjp_bias)
 

@@ -83,6 +83,10 @@ def batch_norm(
             input, weight, bias, mean=running_mean, variance=running_var, eps=eps
         )
 
+    for name, running in {"running_mean": running_mean, "running_var": running_var}.items():
+        if running is not None and not isinstance(running, Tensor):
+            raise TypeError(f"batch_norm: training updates {name}, so it must be a tensor")
+
     def update_running(mean: Array, variance: Array, count: int) -> None:
         unbiased = variance * (count / (count - 1))
         for running, batch in ((running_mean, mean), (running_var, unbiased)):
@@ -95,7 +99,7 @@ def batch_norm(
     return _batch_norm(input, weight, bias, eps=eps, observe=update_running)
 
 
-@primitive
+@primitive(floats="all")
 def _batch_norm(x, weight, bias, *, eps, observe=None):
     shape, channels = x.shape, (x.shape[1], 1)
     x = x.reshape(*shape[:2], math.prod(shape[2:]))  # (N, C, L): all positions in one axis
@@ -126,7 +130,7 @@ def _batch_norm(x, weight, bias, *, eps, observe=None):
     return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
 
 
-@primitive
+@primitive(floats="all")
 def _batch_norm_eval(x, weight, bias, *, mean, variance, eps):
     shape, channels = x.shape, (x.shape[1], 1)
     x = x.reshape(*shape[:2], math.prod(shape[2:]))
@@ -198,7 +202,7 @@ def layer_norm(
     return _layer_norm(input, weight, bias, sizes=sizes, eps=eps)
 
 
-@primitive
+@primitive(floats="all")
 def _layer_norm(x, weight, bias, *, sizes, eps):
     shape, D = x.shape, math.prod(sizes)
     x = x.reshape(x.size // max(D, 1), D)  # one row per sample
@@ -218,7 +222,7 @@ def _layer_norm(x, weight, bias, *, sizes, eps):
         return (dy.reshape(x.shape) * ((x - mean) * scale)).sum(axis=0).reshape(sizes)
 
     def vjp_bias(dy):
-        return dy.reshape(-1, *sizes).sum(axis=0)
+        return dy.reshape(x.shape).sum(axis=0).reshape(sizes)
 
     return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
 

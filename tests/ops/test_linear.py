@@ -104,3 +104,16 @@ def test_embedding_explains_other_mistakes():
         F.embedding([0], normal(4))
     with pytest.raises(IndexError, match="padding_idx=4 is not one of the 4 rows"):
         F.embedding([0], normal(4, 3), padding_idx=4)
+
+
+@pytest.mark.parametrize(("d_in", "d_out"), [(0, 3), (3, 0), (0, 0)])
+def test_no_features_have_gradients_too(d_in, d_out):
+    x, w, b = (mt.ones(s, requires_grad=True) for s in ((2, d_in), (d_out, d_in), (d_out,)))
+    F.linear(x, w, b).sum().backward()
+    assert (x.grad.shape, w.grad.shape, b.grad.shape) == (x.shape, w.shape, b.shape)
+    assert (b.grad == 2).all()
+
+
+def test_integers_with_a_bias_of_floats():
+    y = F.linear(mt.tensor([[1, 2]]), mt.tensor([[3, 4]]), mt.tensor([0.5]))
+    assert y.tolist() == [[11.5]] and y.dtype == np.float32

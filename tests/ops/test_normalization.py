@@ -212,3 +212,24 @@ def test_training_refuses_one_value_per_channel_and_leaves_the_statistics_alone(
 def test_what_does_not_fit_is_explained(call, error, message):
     with pytest.raises(error, match=message):
         call(mt.tensor(normal(4, 3)))
+
+
+def test_layer_norm_of_no_features():
+    x, w, b = (mt.ones(s, requires_grad=True) for s in ((3, 0), (0,), (0,)))
+    F.layer_norm(x, 0, w, b).sum().backward()
+    assert (x.grad.shape, w.grad.shape, b.grad.shape) == ((3, 0), (0,), (0,))
+
+
+def test_running_statistics_are_tensors():
+    with pytest.raises(TypeError, match="batch_norm: training updates running_mean, so it must be"):
+        F.batch_norm(mt.ones(2, 3), np.zeros(3), np.ones(3), training=True)
+
+
+def test_integers_are_normalised_as_floats():
+    x = np.array([[0, 255], [10, 20]], np.uint8)
+    for norm in (
+        lambda x: F.layer_norm(x, 2),
+        lambda x: F.batch_norm(x, None, None, None, None, True),
+    ):
+        y = norm(mt.tensor(x))
+        np.testing.assert_array_equal(y.numpy(), norm(mt.tensor(x.astype("f"))).numpy())
