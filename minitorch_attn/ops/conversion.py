@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..engine import primitive
+from ..engine import Tensor, primitive
 from ..engine.backend import device_of, to_device
 
 
-@primitive
+@primitive(sets_dtype=True)
 def astype(x, *, dtype):
     """The values in another dtype; a gradient passes between floating-point types."""
     y = x.astype(dtype, copy=False)
@@ -33,10 +33,12 @@ def move(x, *, device):
 def to(x, *args, dtype=None, device=None):
     """The tensor in a dtype or on a device, or both, given in any order: `x.to("cuda", "float64")`.
 
-    It is returned as it is where nothing changes.
+    Another tensor stands for its dtype and device. Where nothing changes, `x` itself is returned.
     """
     for arg in args:
-        if arg in ("cpu", "cuda"):
+        if isinstance(arg, Tensor):
+            dtype, device = arg.dtype, arg.device
+        elif isinstance(arg, str) and arg.startswith(("cpu", "cuda")):
             device = arg
         else:
             dtype = arg

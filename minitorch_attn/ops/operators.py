@@ -29,6 +29,11 @@ def _sizes(op):
     return method
 
 
+def _itself(self):
+    """The tensor itself: +x."""
+    return self
+
+
 def _conversion(target):
     """A method that converts to a dtype or moves to a device: `x.double()`, `x.cuda()`."""
 
@@ -61,6 +66,7 @@ COMPARISONS = {
 }
 OF_ONE_OPERAND = {
     "__neg__": arithmetic.negative,
+    "__pos__": _itself,
     "__abs__": arithmetic.abs,
     "__invert__": comparison.bitwise_not,
     "__getitem__": indexing.getitem,
@@ -76,8 +82,8 @@ METHODS = {
     linalg: "bmm dot matmul outer",
     reduction: """all amax amin any argmax argmin cumsum logsumexp max mean min norm prod std sum
         var""",
-    shape: """broadcast_to chunk clone flatten masked_fill movedim roll split squeeze transpose tril
-        triu unsqueeze""",
+    shape: """broadcast_to chunk clone contiguous expand_as flatten masked_fill movedim roll split
+        squeeze t transpose tril triu unsqueeze""",
 }
 METHODS_OF_SIZES = "expand flip permute repeat reshape"
 

@@ -10,7 +10,8 @@ import math
 import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
-from .axes import axis_of
+from ..engine.tensor import operand
+from .axes import axis_of, check_broadcasts
 
 # -- the axes --------------------------------------------------------------------------------------
 
@@ -36,8 +37,9 @@ def reshape(x, *, shape):
     return y, vjp_x
 
 
-def flatten(x, start_dim=0, end_dim=-1):
+def flatten(input, start_dim=0, end_dim=-1):
     """Axes `start_dim` to `end_dim` merged into one: (N, C, H, W) -> (N, C*H*W) for start_dim=1."""
+    x = operand(input)
     if x.ndim == 0:
         return reshape(x, shape=(1,))
     first, last = axis_of("flatten", start_dim, x.ndim), axis_of("flatten", end_dim, x.ndim)
@@ -47,16 +49,18 @@ def flatten(x, start_dim=0, end_dim=-1):
     return reshape(x, shape=(*x.shape[:first], merged, *x.shape[last + 1 :]))
 
 
-def squeeze(x, dim=None):
+def squeeze(input, dim=None):
     """Without the axes of size 1: all of them, or those of `dim` (int or tuple) that are 1."""
+    x = operand(input)
     dims = range(x.ndim) if dim is None else dim if isinstance(dim, (tuple, list)) else (dim,)
     dropped = {axis_of("squeeze", d, x.ndim) for d in dims}
     kept = [n for axis, n in enumerate(x.shape) if n != 1 or axis not in dropped]
     return reshape(x, shape=tuple(kept))
 
 
-def unsqueeze(x, dim):
+def unsqueeze(input, dim):
     """With a new axis of size 1 at position `dim`."""
+    x = operand(input)
     axis = axis_of("unsqueeze", dim, x.ndim + 1)
     return reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:]))
 
@@ -69,6 +73,13 @@ def transpose(x, *, dim0, dim1):
         return dy.swapaxes(dim0, dim1)
 
     return x.swapaxes(dim0, dim1), vjp_x
+
+
+def t(x):
+    """A matrix with its two axes swapped; a vector or a number as it is."""
+    if x.ndim > 2:
+        raise ShapeError(f"t: needs a matrix, not {x.shape}: use mT or transpose()")
+    return transpose(x, 0, 1) if x.ndim == 2 else x
 
 
 @primitive
@@ -111,11 +122,17 @@ def broadcast_to(x, *, shape):
         ) from None
 
 
-def expand(x, sizes):
+def expand(input, sizes):
     """As `broadcast_to`; a size of -1 leaves an axis as it is."""
+    x = operand(input)
     added = len(sizes) - x.ndim
     kept = [x.shape[i - added] if n == -1 and i >= added else n for i, n in enumerate(sizes)]
     return broadcast_to(x, shape=tuple(kept))
+
+
+def expand_as(x, other):
+    """Broadcast to the shape of another tensor."""
+    return broadcast_to(x, shape=other.shape)
 
 
 # -- several tensors, or several parts -------------------------------------------------------------
@@ -186,8 +203,9 @@ def _stack(*xs, dim):
     return array_module(xs[0]).stack(xs, axis=axis), tuple(map(vjp_of, range(len(xs))))
 
 
-def split(x, split_size_or_sections, dim=0):
+def split(input, split_size_or_sections, dim=0):
     """Parts along an axis, as a tuple: of a size (the last may be smaller), or of several sizes."""
+    x = operand(input)
     axis = axis_of("split", dim, x.ndim)
     total, sizes = x.shape[axis], split_size_or_sections
     if isinstance(sizes, int):
@@ -201,10 +219,11 @@ def split(x, split_size_or_sections, dim=0):
     return tuple(x[(*before, slice(start, end))] for start, end in zip([0, *ends], ends))
 
 
-def chunk(x, chunks, dim=0):
+def chunk(input, chunks, dim=0):
     """At most `chunks` parts along an axis, equal but for the last, as a tuple."""
     if chunks < 1:
         raise ShapeError(f"chunk: needs at least one part, not {chunks}")
+    x = operand(input)
     size = x.shape[axis_of("chunk", dim, x.ndim)]
     return split(x, max(1, math.ceil(size / chunks)), dim)
 
@@ -220,6 +239,11 @@ def clone(x):
         return dy
 
     return x.copy(), vjp_x
+
+
+def contiguous(x):
+    """The tensor itself if its values lie in memory in their order, else such a copy."""
+    return x if x._data.flags.c_contiguous else clone(x)
 
 
 @primitive
@@ -260,21 +284,22 @@ def roll(x, *, shifts, dims=None):
 # -- filling ---------------------------------------------------------------------------------------
 
 
-def pad(x, pad, mode="constant", value=0):
+def pad(input, pad, mode="constant", value=None):
     """With a border of `value` around it.
 
     Parameters
     ----------
-    x : (*)
+    input : (*)
     pad : ints
         (before, after) of the LAST axis, then of the one before it, and so on:
         (left, right, top, bottom) for images (N, C, H, W). A negative width cuts off.
     mode : "constant"
-    value : float
+    value : float, optional
+        0 if left out.
     """
     if mode != "constant":
         raise ValueError(f"pad: mode {mode!r} is not known here, only 'constant'")
-    return _pad(x, widths=tuple(pad), value=value)
+    return _pad(input, widths=tuple(pad), value=0 if value is None else value)
 
 
 @primitive
@@ -308,6 +333,7 @@ def _pad(x, *, widths, value):
 @primitive
 def masked_fill(x, *, mask, value):
     """`value` where the mask is true, else x; the mask broadcasts to x."""
+    check_broadcasts("masked_fill", x, mask=mask, value=value)
 
     def vjp_x(dy):
         return np.where(mask, 0, dy)

@@ -226,3 +226,9 @@ def test_methods_and_functions_are_the_same_operations():
     for name in METHODS:
         if hasattr(F, name) and name not in operators.METHODS_OF_SIZES.split():
             assert getattr(mt.Tensor, name) is getattr(F, name)
+
+
+def test_to_takes_another_tensors_dtype_and_names_an_unknown_device():
+    assert mt.ones(2).to(mt.ones(1, dtype="float64")).dtype == np.float64
+    with pytest.raises(mt.DeviceError, match="unknown device 'cuda:0'"):
+        mt.ones(2).to("cuda:0")

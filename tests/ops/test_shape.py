@@ -341,3 +341,33 @@ def test_gradients_through_a_chain_of_rearrangements():
         return F.cat([y, F.flip(y, 0)], 1).roll(1, 2)[1:, :, ::2]
 
     check_gradients(f, X)
+
+
+def test_a_border_of_none_is_of_zeros():
+    assert F.pad(mt.ones(1), (1, 0), value=None).tolist() == [0, 1]
+
+
+def test_a_mask_does_not_enlarge_what_it_fills():
+    with pytest.raises(mt.ShapeError, match=r"masked_fill: mask of shape \(2, 3\) does not"):
+        mt.ones(3).masked_fill(np.ones((2, 3), bool), 0.0)
+
+
+@pytest.mark.parametrize("array", [np.ones((4, 1)), [[1.0]] * 4], ids=["array", "list"])
+def test_arrays_and_lists_become_tensors(array):
+    outputs = [*F.split(array, 2), *F.chunk(array, 2), F.flatten(array), F.squeeze(array)]
+    outputs += [F.unsqueeze(array, 0), F.expand(array, (4, 3)), F.pad(array, (1, 1))]
+    assert all(isinstance(y, mt.Tensor) for y in outputs)
+    assert F.flatten(input=array, start_dim=0).shape == (4,)
+
+
+def test_pytorchs_small_words_on_shapes():
+    x = mt.tensor(normal(2, 3), requires_grad=True)
+    assert (x.size(), x.size(-1), x.size(dim=0), x.numel(), x.dim()) == ((2, 3), 3, 2, 6, 2)
+    with pytest.raises(IndexError, match="size: the tensor has no dim 2"):
+        x.size(2)
+    assert x.t().shape == (3, 2) and x.t().requires_grad
+    assert +x is x and x.contiguous() is x
+    assert x.T.contiguous().data.flags.c_contiguous
+    assert mt.ones(3).expand_as(x).shape == (2, 3)
+    with pytest.raises(mt.ShapeError, match=r"t: needs a matrix, not \(1, 2, 3\)"):
+        x[None].t()
