@@ -44,8 +44,8 @@ def unwidened(y: Any, inputs: Sequence[Any]) -> Any:
         if getattr(x, "dtype", None) is FLOAT64 and x.ndim:
             return y  # the common case
     typed = [x for x in inputs if hasattr(x, "dtype") and x.dtype.kind == "f"]
-    decisive = [x for x in typed if x.ndim] or typed
-    return y.astype(_widest(x.dtype for x in decisive), copy=False)
+    decisive = {x.dtype for x in typed if x.ndim} or {x.dtype for x in typed}
+    return y if FLOAT64 in decisive else y.astype(_widest(decisive))
 
 
 def _widest(floats: Iterable[np.dtype]) -> np.dtype:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine import primitive
-from .axes import check_broadcasts
+from .axes import check_not_enlarged
 from .masking import masked
 
 # -- two operands: elementwise with broadcasting, which the engine undoes in the gradients ---------
@@ -294,8 +294,9 @@ def clamp(x, *, min=None, max=None):
 
     if min is None and max is None:
         raise ValueError("clamp: give min, max or both")
-    check_broadcasts("clamp", x, min=min, max=max)
-    return np.clip(x, min, max), vjp_x
+    y = np.clip(x, min, max)
+    check_not_enlarged("clamp", y, x, min=min, max=max)
+    return y, vjp_x
 
 
 clip = clamp  # NumPy's name

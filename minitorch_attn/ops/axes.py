@@ -22,13 +22,14 @@ def axis_of(op: str, dim: int, ndim: int) -> int:
     return dim % ndim
 
 
-def check_broadcasts(op: str, x: Array, **settings: Any) -> None:
-    """Raise a ShapeError unless each of the settings broadcasts to x without enlarging it."""
-    for name, value in settings.items():
-        shape = getattr(value, "shape", ())  # a number, or None, always does
-        trailing = x.shape[x.ndim - len(shape) :] if len(shape) <= x.ndim else ()
-        if len(shape) > x.ndim or any(n not in (1, m) for n, m in zip(shape, trailing)):
-            raise ShapeError(
-                f"{op}: {name} of shape {shape} does not broadcast to the input {x.shape}: counted "
-                "from the last axis, its sizes must be equal, or 1"
-            )
+def check_not_enlarged(op: str, y: Array, x: Array, **settings: Any) -> None:
+    """Raise a ShapeError if a setting has broadcast the result beyond the shape of the input."""
+    if y.shape != x.shape:
+        given = " and ".join(
+            f"{name} of shape {value.shape}"
+            for name, value in settings.items()
+            if getattr(value, "ndim", 0)
+        )
+        raise ShapeError(
+            f"{op}: {given} must broadcast to the input {x.shape}, the result would be {y.shape}"
+        )

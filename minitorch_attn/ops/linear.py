@@ -53,16 +53,15 @@ def _linear(x, weight, bias):
     if bias is not None:
         y += bias
 
-    rows = math.prod(x.shape[:-1])
-
     def vjp_x(dy):
         return dy @ weight
 
     def vjp_weight(dy):
+        rows = math.prod(x.shape[:-1])
         return dy.reshape(rows, D_out).T @ x.reshape(rows, D_in)
 
     def vjp_bias(dy):
-        return dy.reshape(rows, D_out).sum(axis=0)
+        return dy.reshape(math.prod(dy.shape[:-1]), D_out).sum(axis=0)
 
     return y, (vjp_x, vjp_weight, vjp_bias)
 

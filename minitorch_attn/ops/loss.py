@@ -14,7 +14,7 @@ import numpy as np
 
 from ..engine import DTypeError, ShapeError, array_module, primitive
 from ..engine.backend import Array
-from .axes import check_broadcasts
+from .axes import check_not_enlarged
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -287,11 +287,12 @@ def binary_cross_entropy_with_logits(
     xp, x, t = array_module(input), input, target
     w = 1 if weight is None else xp.asarray(weight, dtype=x.dtype)
     extra = 0 if pos_weight is None else xp.asarray(pos_weight, dtype=x.dtype) - 1
-    check_broadcasts("binary_cross_entropy_with_logits", x, weight=w, pos_weight=extra)
     minus_log_p = xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(-x, 0)
     yes = 1 + extra * t
     # log(1 - p) = log p - x: one stable logarithm serves both answers.
-    loss, spread = _reduced(w * ((1 - t) * x + yes * minus_log_p), reduction)
+    losses = w * ((1 - t) * x + yes * minus_log_p)
+    check_not_enlarged("binary_cross_entropy_with_logits", losses, x, weight=w, pos_weight=extra)
+    loss, spread = _reduced(losses, reduction)
 
     def vjp_input(dloss):
         one_minus_p = xp.exp(-x - minus_log_p)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
 from ..engine.tensor import operand
-from .axes import axis_of, check_broadcasts
+from .axes import axis_of, check_not_enlarged
 
 # -- the axes --------------------------------------------------------------------------------------
 
@@ -333,12 +333,13 @@ def _pad(x, *, widths, value):
 @primitive
 def masked_fill(x, *, mask, value):
     """`value` where the mask is true, else x; the mask broadcasts to x."""
-    check_broadcasts("masked_fill", x, mask=mask, value=value)
+    y = np.where(mask, value, x)
+    check_not_enlarged("masked_fill", y, x, mask=mask, value=value)
 
     def vjp_x(dy):
         return np.where(mask, 0, dy)
 
-    return np.where(mask, value, x), vjp_x
+    return y, vjp_x
 
 
 @primitive

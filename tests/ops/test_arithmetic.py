@@ -226,6 +226,7 @@ def test_an_infinite_gradient_is_stopped_where_the_mask_is_false():
             assert np.isfinite(x.grad[1].item()) and x.grad.dtype == dtype
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
 def test_the_root_of_a_clamped_number_has_a_gradient():
     x = mt.tensor([-1.0, 4.0], requires_grad=True)
     x.clamp(min=0).sqrt().sum().backward()
@@ -235,7 +236,7 @@ def test_the_root_of_a_clamped_number_has_a_gradient():
 def test_bounds_do_not_enlarge_what_they_bound():
     x = mt.ones(3)
     assert x.clamp(min=mt.tensor([2.0])).tolist() == [2.0, 2.0, 2.0]
-    with pytest.raises(mt.ShapeError, match=r"clamp: min of shape \(2, 3\) does not broadcast to"):
+    with pytest.raises(mt.ShapeError, match=r"clamp: min of shape \(2, 3\) must broadcast to"):
         x.clamp(min=mt.ones(2, 3))
 
 

@@ -321,5 +321,5 @@ def test_weights_may_be_lists_and_numbers():
     assert weighted == F.cross_entropy(x, t, weight=mt.tensor([1.0, 2.0, 3.0])).item()
     yes, BCE = mt.ones(2, 3), F.binary_cross_entropy_with_logits
     assert BCE(x, yes, pos_weight=2.0).item() == pytest.approx(2 * BCE(x, yes).item())
-    with pytest.raises(mt.ShapeError, match=r"weight of shape \(4, 2, 3\) does not broadcast"):
+    with pytest.raises(mt.ShapeError, match=r"weight of shape \(4, 2, 3\) must broadcast"):
         BCE(x, yes, weight=mt.ones(4, 2, 3))

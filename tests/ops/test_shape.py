@@ -348,7 +348,7 @@ def test_a_border_of_none_is_of_zeros():
 
 
 def test_a_mask_does_not_enlarge_what_it_fills():
-    with pytest.raises(mt.ShapeError, match=r"masked_fill: mask of shape \(2, 3\) does not"):
+    with pytest.raises(mt.ShapeError, match=r"masked_fill: mask of shape \(2, 3\) must"):
         mt.ones(3).masked_fill(np.ones((2, 3), bool), 0.0)
 
 
