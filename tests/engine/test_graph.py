@@ -314,7 +314,7 @@ def test_a_training_loop_without_the_garbage_collector_keeps_memory_flat():
         for _ in range(50):
             step()
         after, _ = tracemalloc.get_traced_memory()
-        assert after - before < 16 * 32 * 8  # less than one activation in fifty steps
+        assert after - before < 5 * 16 * 32 * 8  # less than five activations in fifty steps
         assert gc.collect() == 0
     finally:
         tracemalloc.stop()
