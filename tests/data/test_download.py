@@ -190,7 +190,7 @@ def test_without_download_nothing_is_fetched(mirrors, tmp_path):
 )
 @pytest.mark.parametrize(
     "data",
-    [ARCHIVE, gzip.compress(CONTENT, 1), CONTENT],
+    [ARCHIVE, gzip.compress(CONTENT, 1, mtime=0), CONTENT],
     ids=["as published", "zipped otherwise", "not zipped"],
 )
 def test_a_file_placed_by_hand_is_known_by_its_content(tmp_path, place, data):
@@ -204,7 +204,7 @@ def test_a_file_placed_by_hand_is_known_by_its_content(tmp_path, place, data):
 def test_a_file_whose_content_is_not_known_must_be_the_archive_itself(tmp_path):
     archive_only = RemoteFile(NAME, FILE.size, FILE.sha256)
     source = Source("Numbers", "numbers", (nobody(),), (archive_only,))
-    (tmp_path / NAME).write_bytes(gzip.compress(CONTENT, 1))
+    (tmp_path / NAME).write_bytes(gzip.compress(CONTENT, 1, mtime=0))
     with pytest.raises(FileNotFoundError, match="damaged, or another file"):
         source.read(NAME, tmp_path, download=False)
     (tmp_path / NAME).write_bytes(ARCHIVE)
