@@ -106,6 +106,7 @@ def test_gradients_of_any_equation(case):
         ("ij->ik", [(2, 3)], "'k' must be once in the result and in an operand"),
         ("ij->ii", [(2, 3)], "'i' must be once in the result"),
         ("i1->i", [(2, 3)], "may hold letters"),
+        ("......->", [(2, 3)], "does not fit"),
         ("i.j->i", [(2, 3)], "does not fit"),
     ],
 )

@@ -198,6 +198,10 @@ def test_one_hot(shape, num_classes):
     )
 
 
+def test_one_hot_of_nothing():
+    assert F.one_hot(mt.tensor([], dtype="int64"), 1).shape == (0, 1)
+
+
 def test_one_hot_beside_floats_stays_float32():
     y = F.one_hot(mt.tensor([0, 2])) * mt.ones(2, 3).log_softmax(1)
     assert y.dtype == np.float32

@@ -232,6 +232,18 @@ def test_chunk(chunks):
     compare(lambda x: F.chunk(x, chunks, -1), lambda x: torch.chunk(x, chunks, -1), normal(2, 7))
 
 
+def test_joining_and_cutting_are_along_the_first_axis_by_default():
+    parts = F.cat([mt.tensor(X), mt.tensor(X)]), F.stack([mt.tensor(X), mt.tensor(X)])
+    assert [part.shape for part in parts] == [(4, 3, 4), (2, 2, 3, 4)]
+    assert [part.shape for part in F.chunk(mt.tensor(X), 2) + F.split(mt.tensor(X), 1)] == [
+        (1, 3, 4)
+    ] * 4
+
+
+def test_an_empty_axis_is_split_into_one_empty_part():
+    assert [part.shape for part in F.split(mt.zeros(0, 3), 2)] == [(0, 3)]
+
+
 def test_split_sizes_must_add_up():
     with pytest.raises(mt.ShapeError, match=r"split: sizes \[2, 2\] add up to 4, dim 0 is 5"):
         F.split(mt.ones(5), [2, 2])
