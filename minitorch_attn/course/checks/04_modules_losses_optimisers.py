@@ -467,10 +467,10 @@ def weights_swapped(p, g, m, v, t, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
 
 
 class MLPReference(nn.Module):
-    def __init__(self, sizes):
+    def __init__(self, sizes, kept_in=nn.ModuleList):
         super().__init__()
         pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.layers = nn.ModuleList(nn.Linear(D_in, D_out) for D_in, D_out in pairs)
+        self.layers = kept_in(nn.Linear(D_in, D_out) for D_in, D_out in pairs)
 
     def forward(self, x):
         *hidden, last = self.layers
@@ -515,8 +515,7 @@ MLP = Exercise(
 )
 class plain_list(MLPReference):
     def __init__(self, sizes):
-        super().__init__(sizes)
-        self.layers = list(self.layers)
+        super().__init__(sizes, kept_in=list)
 
 
 @MLP.mutant("There is a ReLU behind the last layer too: scores may be negative, leave it out.")
