@@ -498,16 +498,15 @@ ax.set_xlabel("group of channels")
 figure
 
 # %% [markdown]
-# *Figure 8. One row for each brightest picture, one column for each group of channels. In every row
-# the group of that picture is the most open.*
+# *Figure 8. One row for each brightest picture, one column for each group of channels. Each column is
+# brightest where the group's own picture is the one to read.*
 
 # %%
-assert (mean_gate.argmax(axis=1) == np.arange(4)).all()
 own = np.diag(mean_gate)
 others = (mean_gate.sum(axis=0) - own) / 3
 print("a picture's own gates, when it is the brightest:", own.round(2))
 print("and when another one is:                        ", others.round(2))
-assert (own > others).all()
+assert (own > others).all() and (mean_gate.argmax(axis=0) == np.arange(4)).all()
 
 # %% [markdown]
 # In every group the gates are wider open when the group's own picture is the one to read. Nobody
@@ -608,22 +607,27 @@ for placement, runs in placements.items():
 
 per_seed = np.array(list(placements.values()))  # (placement, seed)
 none, standard, pre, post, identity = per_seed
-assert ((none < post) & (post < standard) & (standard < pre)).all()
-assert ((identity < none).any()) and ((identity > none).any())
+assert (np.stack([standard, pre, post]) > none).all() and (pre > standard).all()
+assert pre.mean() == per_seed.mean(axis=1).max()
+assert (identity < none).any() and (identity > none).any()
 
 # %%
 viz.plot_arms(placements, label="accuracy on unseen inputs, %")
 
 # %% [markdown]
-# *Figure 10. The seeds differ much, so compare seed by seed, in the rows above: on each of them, pre is
-# ahead of standard, standard of post, and post of no module. Identity is above no module on one seed
-# and below it on others.*
+# *Figure 10. The seeds differ much, so compare seed by seed, in the rows above: pre, standard and post
+# are ahead of no module on each of them, and pre ahead of standard. Identity gains on one seed and
+# loses on others.*
 #
-# There is a reason why pre is ahead. In front of the block, each group of channels still belongs to
-# one picture: to turn the group down is to turn the picture down. Behind two convolutions that see
-# all channels, every channel is a mixture of four pictures, and no gate can take it apart again. On
-# the shortcut the pictures are apart, too; but there the gate leaves the residual branch as it is,
-# which reads all four. *A gate can only choose between what the channels hold apart.*
+# Three seeds do not tell more than that: with other seeds post comes level with pre, or identity gains.
+# The paper's order does not show here.
+#
+# There is a reason why pre should do well. In front of the block, each group of channels still belongs
+# to one picture: to turn the group down is to turn the picture down. Behind two convolutions that see
+# all channels, every channel is a mixture of four pictures; a gate can turn mixtures up and down there,
+# but no single picture. On the shortcut the pictures are apart, too; but there the gate leaves the
+# residual branch as it is, which reads all four. *A gate can only choose between what the channels hold
+# apart.*
 
 # %% [markdown]
 # ## Paper and code
