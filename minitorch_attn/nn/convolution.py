@@ -5,7 +5,7 @@ from typing import Any
 
 from .. import functional as F
 from ..engine import ShapeError, Tensor, zeros
-from ..ops.windows import Pair, pair
+from ..ops.windows import Sizes, per_axis
 from . import init
 from .module import Module
 from .parameter import Parameter
@@ -46,10 +46,10 @@ class Conv2d(Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Pair,
-        stride: int | Pair = 1,
-        padding: int | Pair | str = 0,
-        dilation: int | Pair = 1,
+        kernel_size: int | Sizes,
+        stride: int | Sizes = 1,
+        padding: int | Sizes | str = 0,
+        dilation: int | Sizes = 1,
         groups: int = 1,
         bias: bool = True,
     ):
@@ -63,12 +63,14 @@ class Conv2d(Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, least=1)
-        self.stride = pair("Conv2d", "stride", stride, least=1)
+        self.kernel_size = per_axis("Conv2d", "kernel_size", kernel_size, 2, least=1)
+        self.stride = per_axis("Conv2d", "stride", stride, 2, least=1)
         self.padding = (
-            padding if isinstance(padding, str) else pair("Conv2d", "padding", padding, least=0)
+            padding
+            if isinstance(padding, str)
+            else per_axis("Conv2d", "padding", padding, 2, least=0)
         )
-        self.dilation = pair("Conv2d", "dilation", dilation, least=1)
+        self.dilation = per_axis("Conv2d", "dilation", dilation, 2, least=1)
         self.groups = groups
         self.weight = Parameter(zeros(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = Parameter(zeros(out_channels)) if bias else None

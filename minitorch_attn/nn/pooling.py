@@ -4,7 +4,7 @@ from typing import Any
 
 from .. import functional as F
 from ..engine import Tensor
-from ..ops.windows import Pair
+from ..ops.windows import Sizes
 from .module import Module
 from .summary import settings
 
@@ -34,10 +34,10 @@ class MaxPool2d(Module):
 
     def __init__(
         self,
-        kernel_size: int | Pair,
-        stride: int | Pair | None = None,
-        padding: int | Pair = 0,
-        dilation: int | Pair = 1,
+        kernel_size: int | Sizes,
+        stride: int | Sizes | None = None,
+        padding: int | Sizes = 0,
+        dilation: int | Sizes = 1,
         ceil_mode: bool = False,
     ):
         super().__init__()
@@ -86,9 +86,9 @@ class AvgPool2d(Module):
 
     def __init__(
         self,
-        kernel_size: int | Pair,
-        stride: int | Pair | None = None,
-        padding: int | Pair = 0,
+        kernel_size: int | Sizes,
+        stride: int | Sizes | None = None,
+        padding: int | Sizes = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,

@@ -1,41 +1,39 @@
-"""Convolution: the windows of an image written out as columns, times the kernels.
+"""Convolution: kernels slide over images, and what they see is multiplied and summed.
 
-What is computed is, as in every deep learning library, the cross-correlation.
+What is computed is, as in every deep learning library, the cross-correlation. How it is computed
+stands in `convolution_forms`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ..engine import ShapeError, Tensor, array_module, primitive
+from ..engine import ShapeError, Tensor, primitive
 from ..engine.backend import Array
+from .convolution_forms import Geometry, choose
 from .windows import (
     Border,
-    Pair,
-    add_windows,
+    Sizes,
     also_unbatched,
-    blocks,
     check_images,
     count_places,
     extent,
-    inside,
-    pad,
-    pair,
+    per_axis,
     symmetric,
-    windows,
 )
 
 __all__ = ["conv2d"]
 
 
-@also_unbatched
+@also_unbatched(2)
 def conv2d(
     input: Any,
     weight: Any,
     bias: Any = None,
-    stride: int | Pair = 1,
-    padding: int | Pair | str = 0,
-    dilation: int | Pair = 1,
+    stride: int | Sizes = 1,
+    padding: int | Sizes | str = 0,
+    dilation: int | Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
     r"""Slide kernels over images and sum the products (cross-correlation, as in PyTorch).
@@ -75,94 +73,98 @@ def conv2d(
     ValueError
         If an option is not one of those above.
     """
-    stride = pair("conv2d", "stride", stride, least=1)
-    dilation = pair("conv2d", "dilation", dilation, least=1)
-    if padding == "same" and stride != (1, 1):
-        raise ValueError(f"conv2d: padding='same' needs stride 1, not {stride}: give integers")
+    return _convolve(2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def _convolve(dims, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
+    op = f"conv{dims}d"
+    stride = per_axis(op, "stride", stride, dims, least=1)
+    dilation = per_axis(op, "dilation", dilation, dims, least=1)
+    if padding == "same" and max(stride) > 1:
+        raise ValueError(f"{op}: padding='same' needs stride 1, not {stride}: give integers")
     if isinstance(padding, str) and padding not in ("same", "valid"):
-        raise ValueError(f"conv2d: padding is integers, 'same' or 'valid', not {padding!r}")
+        raise ValueError(f"{op}: padding is integers, 'same' or 'valid', not {padding!r}")
     if not isinstance(padding, str):
-        padding = pair("conv2d", "padding", padding, least=0)
+        padding = per_axis(op, "padding", padding, dims, least=0)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _conv2d(input, weight, bias, **options)
+    return _CONVOLUTIONS[dims](input, weight, bias, **options)
 
 
-@primitive(floats="all")
-def _conv2d(x, weight, bias, *, stride, padding, dilation, groups):
-    _check_fit(x, weight, bias, groups)
-    xp = array_module(x)
-    (N, C, H, W), (O, _, R, S), G = x.shape, weight.shape, groups
-    border = _border(padding, (R, S), dilation)
-    padded_size = H + sum(border[0]), W + sum(border[1])
-    places = P, Q = count_places("conv2d", padded_size, (R, S), stride, dilation)
-    kernels = weight.reshape(G, O // G, C // G * R * S)
-    batch = list(blocks(N, C * R * S * P * Q * x.itemsize))
+def _convolution(op: str) -> Callable[..., Tensor]:
+    """The primitive under the name that errors and graphs show."""
 
-    def columns(images):
-        seen = windows(pad(images, border), (R, S), places, stride, dilation)
-        return seen.reshape(len(images), G, C // G * R * S, P * Q)
+    def convolution(x, weight, bias, *, stride, padding, dilation, groups):
+        g = _fit(op, x, weight, stride, padding, dilation, groups)
+        _check_bias(op, bias, g.O)
+        form = choose(g)
+        y = form.forward(x, weight, g)
+        if bias is not None:
+            y += bias.reshape(g.O, *(1,) * len(g.size))
 
-    y = xp.empty((N, G, O // G, P * Q), dtype=xp.result_type(x, weight))
-    for block in batch:
-        xp.matmul(kernels, columns(x[block]), out=y[block])
-    if bias is not None:
-        y += bias.reshape(G, O // G, 1)
+        def vjp_x(dy):
+            return form.grad_input(dy, weight, g)
 
-    def vjp_x(dy):
-        dy = dy.reshape(N, G, O // G, P * Q)
-        dx = xp.empty((N, C, H, W), dtype=dy.dtype)
-        # With one kernel to a group the product is an outer one, at which matmul is slow.
-        product = xp.multiply if O == G else xp.matmul
-        for block in batch:
-            dcolumns = product(kernels.swapaxes(1, 2), dy[block])
-            dpadded = xp.zeros((len(dcolumns), C, *padded_size), dtype=dy.dtype)
-            add_windows(dpadded, dcolumns.reshape(-1, C, R, S, P, Q), stride, dilation)
-            dx[block] = inside(dpadded, border)
-        return dx
+        def vjp_weight(dy):
+            return form.grad_weight(dy, x, g)
 
-    def vjp_weight(dy):
-        dy = dy.reshape(N, G, O // G, P * Q)
-        dkernels = xp.zeros((G, O // G, C // G * R * S), dtype=dy.dtype)
-        for block in batch:
-            dkernels += xp.matmul(dy[block], columns(x[block]).swapaxes(2, 3)).sum(axis=0)
-        return dkernels.reshape(O, C // G, R, S)
+        def vjp_bias(dy):
+            return dy.sum(axis=(0, *range(2, dy.ndim)))
 
-    def vjp_bias(dy):
-        return dy.sum(axis=(0, 2, 3))
+        return y, (vjp_x, vjp_weight, vjp_bias)
 
-    return y.reshape(N, O, P, Q), (vjp_x, vjp_weight, vjp_bias)
+    convolution.__name__ = op
+    return primitive(floats="all")(convolution)
 
 
-def _border(padding: Pair | str, kernel: Pair, dilation: Pair) -> Border:
+_CONVOLUTIONS = {dims: _convolution(f"conv{dims}d") for dims in (1, 2, 3)}
+
+
+def _fit(op, x: Array, weight: Array, stride, padding, dilation, groups: int) -> Geometry:
+    """The geometry of a convolution, once it is known that its parts fit together."""
+    dims = len(stride)
+    check_images(op, x, dims)
+    _check_channels(op, x, weight, groups)
+    (N, C, *size), (O, _, *kernel) = x.shape, weight.shape
+    size, kernel = tuple(size), tuple(kernel)
+    border = _border(padding, kernel, dilation)
+    padded = tuple(n + sum(added) for n, added in zip(size, border))
+    places = count_places(op, padded, kernel, stride, dilation)
+    return Geometry(N, C, O, groups, size, kernel, places, stride, dilation, border)
+
+
+def _border(padding: Sizes | str, kernel: Sizes, dilation: Sizes) -> Border:
     if padding == "valid":
-        return (0, 0), (0, 0)
+        return symmetric((0,) * len(kernel))
     if padding == "same":
-        rows, columns = extent(kernel[0], dilation[0]) - 1, extent(kernel[1], dilation[1]) - 1
-        return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
+        added = (extent(taps, d) - 1 for taps, d in zip(kernel, dilation))
+        return tuple((n // 2, n - n // 2) for n in added)
     return symmetric(padding)  # type: ignore[arg-type]
 
 
-def _check_fit(x: Array, weight: Array, bias: Array | None, groups: int) -> None:
-    check_images("conv2d", x)
-    if weight.ndim != 4:
+def _check_channels(op: str, x: Array, weight: Array, groups: int) -> None:
+    if weight.ndim != x.ndim:
+        axes = {3: "width", 4: "height, width", 5: "depth, height, width"}[x.ndim]
         raise ShapeError(
-            f"conv2d: the weight needs shape (out channels, in channels / groups, height, width), "
+            f"{op}: the weight needs shape (out channels, in channels / groups, {axes}), "
             f"not {weight.shape}"
         )
     C, O, each = x.shape[1], weight.shape[0], weight.shape[1]
     if groups < 1 or C % groups or O % groups:
         raise ShapeError(
-            f"conv2d: groups={groups} must divide the {C} channels of the input {x.shape} and "
+            f"{op}: groups={groups} must divide the {C} channels of the input {x.shape} and "
             f"the {O} kernels of the weight {weight.shape}"
         )
     if each * groups != C:
         raise ShapeError(
-            f"conv2d: the input {x.shape} has {C} channels, but kernels {weight.shape} with "
+            f"{op}: the input {x.shape} has {C} channels, but kernels {weight.shape} with "
             f"groups={groups} see {each * groups}: give an input of {each * groups} channels or "
             f"a weight of shape {(O, C // groups, *weight.shape[2:])}"
         )
+
+
+def _check_bias(op: str, bias: Array | None, O: int) -> None:
     if bias is not None and bias.shape != (O,):
         raise ShapeError(
-            f"conv2d: the bias needs one number for each of {O} kernels, shape ({O},), "
+            f"{op}: the bias needs one number for each of {O} kernels, shape ({O},), "
             f"not {bias.shape}"
         )

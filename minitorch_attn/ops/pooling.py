@@ -16,20 +16,20 @@ import numpy as np
 from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array
 from .masking import masked
-from .windows import Pair, also_unbatched, check_images, extent, inside, met_by, pad, pair
+from .windows import Sizes, also_unbatched, check_images, extent, inside, met_by, pad, per_axis
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
 
 Pass = tuple[Array, Callable[[Array], Array]]
 
 
-@also_unbatched
+@also_unbatched(2)
 def max_pool2d(
     input: Any,
-    kernel_size: int | Pair,
-    stride: int | Pair | None = None,
-    padding: int | Pair = 0,
-    dilation: int | Pair = 1,
+    kernel_size: int | Sizes,
+    stride: int | Sizes | None = None,
+    padding: int | Sizes = 0,
+    dilation: int | Sizes = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
     r"""Greatest element of each window.
@@ -64,13 +64,13 @@ def max_pool2d(
     ValueError
         If an option is out of its range.
     """
-    kernel = pair("max_pool2d", "kernel_size", kernel_size, least=1)
+    kernel = per_axis("max_pool2d", "kernel_size", kernel_size, 2, least=1)
     return _max_pool2d(
         input,
         kernel=kernel,
-        stride=kernel if stride is None else pair("max_pool2d", "stride", stride, least=1),
-        padding=pair("max_pool2d", "padding", padding, least=0),
-        dilation=pair("max_pool2d", "dilation", dilation, least=1),
+        stride=kernel if stride is None else per_axis("max_pool2d", "stride", stride, 2, least=1),
+        padding=per_axis("max_pool2d", "padding", padding, 2, least=0),
+        dilation=per_axis("max_pool2d", "dilation", dilation, 2, least=1),
         ceil_mode=ceil_mode,
     )
 
@@ -90,7 +90,7 @@ def _max_pool2d(x, *, kernel, stride, padding, dilation, ceil_mode):
 
 
 def _max_along(
-    axis: int, x: Array, kernel: Pair, places: Pair, stride: Pair, dilation: Pair
+    axis: int, x: Array, kernel: Sizes, places: Sizes, stride: Sizes, dilation: Sizes
 ) -> Pass:
     """Greatest element of windows that extend along one axis."""
     xp, i = array_module(x), axis - 2
@@ -112,12 +112,12 @@ def _max_along(
     return y, vjp_x
 
 
-@also_unbatched
+@also_unbatched(2)
 def avg_pool2d(
     input: Any,
-    kernel_size: int | Pair,
-    stride: int | Pair | None = None,
-    padding: int | Pair = 0,
+    kernel_size: int | Sizes,
+    stride: int | Sizes | None = None,
+    padding: int | Sizes = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -154,14 +154,14 @@ def avg_pool2d(
     ValueError
         If an option is out of its range.
     """
-    kernel = pair("avg_pool2d", "kernel_size", kernel_size, least=1)
+    kernel = per_axis("avg_pool2d", "kernel_size", kernel_size, 2, least=1)
     if divisor_override == 0:
         raise ValueError("avg_pool2d: divisor_override must not be 0")
     return _avg_pool2d(
         input,
         kernel=kernel,
-        stride=kernel if stride is None else pair("avg_pool2d", "stride", stride, least=1),
-        padding=pair("avg_pool2d", "padding", padding, least=0),
+        stride=kernel if stride is None else per_axis("avg_pool2d", "stride", stride, 2, least=1),
+        padding=per_axis("avg_pool2d", "padding", padding, 2, least=0),
         ceil_mode=ceil_mode,
         count_include_pad=count_include_pad,
         divisor_override=divisor_override,
@@ -186,7 +186,7 @@ def _avg_pool2d(x, *, kernel, stride, padding, ceil_mode, count_include_pad, div
     return y / count, vjp_x
 
 
-def _sum_along(axis: int, x: Array, kernel: Pair, places: Pair, stride: Pair) -> Pass:
+def _sum_along(axis: int, x: Array, kernel: Sizes, places: Sizes, stride: Sizes) -> Pass:
     """Sum of windows that extend along one axis."""
     xp, i, shape = array_module(x), axis - 2, x.shape
     seen = [_along(axis, met_by(t, places[i], stride[i])) for t in range(kernel[i])]
@@ -212,7 +212,7 @@ def _counted(
     return end - start if count_include_pad else np.minimum(end, size) - np.maximum(start, 0)
 
 
-@also_unbatched
+@also_unbatched(2)
 def adaptive_max_pool2d(input: Any, output_size: int | tuple[int | None, int | None]) -> Tensor:
     """Greatest element of each of P x Q windows that cover the image.
 
@@ -262,7 +262,7 @@ def _adaptive_max_along(axis: int, x: Array, places: int) -> Pass:
     return xp.concatenate(picked, axis=axis), vjp_x
 
 
-@also_unbatched
+@also_unbatched(2)
 def adaptive_avg_pool2d(input: Any, output_size: int | tuple[int | None, int | None]) -> Tensor:
     """Mean of each of P x Q windows that cover the image.
 
@@ -306,13 +306,13 @@ def _adaptive_spans(size: int, places: int) -> list[slice]:
     return [slice(p * size // places, -(-(p + 1) * size // places)) for p in range(places)]
 
 
-def _adaptive_size(op: str, x: Array, output_size: Any) -> Pair:
-    check_images(op, x)
+def _adaptive_size(op: str, x: Array, output_size: Any) -> Sizes:
+    check_images(op, x, 2)
     if 0 in x.shape[2:]:
         raise ShapeError(f"{op}: images of shape {x.shape} have no pixels to pool")
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
     kept = [x.shape[2 + i] if size is None else size for i, size in enumerate(sizes[:2])]
-    return pair(op, "output_size", (*kept, *sizes[2:]), least=1)
+    return per_axis(op, "output_size", (*kept, *sizes[2:]), 2, least=1)
 
 
 def _along(axis: int, elements: slice) -> tuple[slice, ...]:
@@ -321,10 +321,16 @@ def _along(axis: int, elements: slice) -> tuple[slice, ...]:
 
 
 def _fit(
-    op: str, x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
-) -> tuple[Pair, tuple[Pair, Pair]]:
+    op: str,
+    x: Array,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
+) -> tuple[Sizes, tuple[Sizes, Sizes]]:
     """The number of windows, and the border that the images need for them."""
-    check_images(op, x)
+    check_images(op, x, 2)
     fits = [
         _fit_axis(size, extent(taps, d), step, p, ceil_mode)
         for size, taps, step, p, d in zip(x.shape[2:], kernel, stride, padding, dilation)

@@ -1,12 +1,15 @@
 """Sliding windows: where a kernel lands on an image, what it sees there, and the way back.
 
-Convolution and pooling share this geometry. A kernel of R x S taps visits P x Q places; tap r of
-the kernel, at place p, meets row p * stride + r * dilation of the padded image.
+Convolution and pooling share this geometry, in one, two and three dimensions of space. Written for
+two: a kernel of R x S taps visits P x Q places; tap r of the kernel, at place p, meets row
+p * stride + r * dilation of the padded image. Along each axis of space the same rule holds by
+itself, so that every function here takes tuples with one entry an axis.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,39 +18,41 @@ from ..engine import ShapeError, Tensor, array_module
 from ..engine.backend import Array
 from ..engine.tensor import operand
 
-Pair = tuple[int, int]
-Border = tuple[Pair, Pair]  # rows (above, below) and columns (left, right) around an image
+Sizes = tuple[int, ...]  # one entry for each axis of space
+Border = tuple[tuple[int, int], ...]  # how much is added before and after, for each axis of space
 
 # Windows overlap: written out they take R * S times the memory of the image. They are written
 # out for a few images at a time, few enough that they stay in a processor's cache until used.
 BLOCK_BYTES = 1 << 20
 
+AXES = {1: "(N, C, W)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 
-def pair(op: str, name: str, value: Any, least: int) -> Pair:
-    """An option for height and width: one integer for both, or two.
+
+def per_axis(op: str, name: str, value: Any, dims: int, least: int) -> Sizes:
+    """An option for each axis of space: one integer for all, or `dims` of them.
 
     Raises
     ------
     ValueError
         If it is neither, or an integer is below `least`.
     """
-    try:
-        height, width = value if isinstance(value, (tuple, list)) else (value, value)
-        sizes = operator.index(height), operator.index(width)
-    except (TypeError, ValueError):
-        sizes = (least - 1, least - 1)
-    if min(sizes) < least:
-        raise ValueError(
-            f"{op}: {name} must be an integer of at least {least}, or two of them "
-            f"(height, width), not {value!r}"
-        )
-    return sizes
+    values = value if isinstance(value, (tuple, list)) else (value,) * dims
+    if dims == 1 or len(values) == dims:
+        try:
+            sizes = tuple(operator.index(v) for v in values)
+        except TypeError:
+            sizes = ()
+        if len(sizes) == dims and min(sizes) >= least:
+            return sizes
+    several = {1: "", 2: ", or two of them (height, width)", 3: ", or three (depth, height, width)"}
+    raise ValueError(
+        f"{op}: {name} must be an integer of at least {least}{several[dims]}, not {value!r}"
+    )
 
 
-def symmetric(padding: Pair) -> Border:
+def symmetric(padding: Sizes) -> Border:
     """The same padding on both sides of each axis."""
-    height, width = padding
-    return (height, height), (width, width)
+    return tuple((p, p) for p in padding)
 
 
 def extent(taps: int, dilation: int) -> int:
@@ -55,7 +60,7 @@ def extent(taps: int, dilation: int) -> int:
     return dilation * (taps - 1) + 1
 
 
-def count_places(op: str, image: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
+def count_places(op: str, image: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
     """At how many places (P, Q) a kernel fits into a padded image.
 
     Raises
@@ -63,33 +68,29 @@ def count_places(op: str, image: Pair, kernel: Pair, stride: Pair, dilation: Pai
     ShapeError
         If it fits nowhere.
     """
-    reach = extent(kernel[0], dilation[0]), extent(kernel[1], dilation[1])
-    if reach[0] > image[0] or reach[1] > image[1]:
-        spread = f", {reach[0]}x{reach[1]} with its dilation" if reach != kernel else ""
+    reach = tuple(map(extent, kernel, dilation))
+    if any(r > size for r, size in zip(reach, image)):
+        spread = f", {by(reach)} with its dilation" if reach != kernel else ""
         raise ShapeError(
-            f"{op}: a kernel of {kernel[0]}x{kernel[1]}{spread} does not fit into an image of "
-            f"{image[0]}x{image[1]}, padding included: use a smaller kernel or more padding"
+            f"{op}: a kernel of {by(kernel)}{spread} does not fit into an image of {by(image)}, "
+            "padding included: use a smaller kernel or more padding"
         )
-    return (image[0] - reach[0]) // stride[0] + 1, (image[1] - reach[1]) // stride[1] + 1
+    return tuple((size - r) // step + 1 for size, r, step in zip(image, reach, stride))
 
 
 def pad(x: Array, border: Border, value: float = 0.0) -> Array:
     """Images with a border around them: (N, C, H, W) -> (N, C, H + ..., W + ...)."""
-    if border == ((0, 0), (0, 0)):
+    if not any(map(any, border)):
         return x
-    (above, below), (left, right) = border
-    N, C, H, W = x.shape
-    shape = (N, C, above + H + below, left + W + right)
-    padded = array_module(x).full(shape, value, dtype=x.dtype)
-    padded[:, :, above : above + H, left : left + W] = x
+    size = tuple(before + n + after for n, (before, after) in zip(x.shape[2:], border))
+    padded = array_module(x).full((*x.shape[:2], *size), value, dtype=x.dtype)
+    inside(padded, border)[...] = x
     return padded
 
 
 def inside(padded: Array, border: Border) -> Array:
-    """The images without their border: the inverse of `pad`, and its gradient."""
-    (above, below), (left, right) = border
-    H, W = padded.shape[2:]
-    return padded[:, :, above : H - below, left : W - right]
+    """The images without their border, as a view: undoes `pad`, and is its gradient."""
+    return padded[(..., *(slice(b, size - a) for size, (b, a) in zip(padded.shape[2:], border)))]
 
 
 def met_by(tap: int, places: int, stride: int, dilation: int = 1) -> slice:
@@ -98,32 +99,35 @@ def met_by(tap: int, places: int, stride: int, dilation: int = 1) -> slice:
     return slice(start, start + (places - 1) * stride + 1, stride)
 
 
-def windows(x: Array, kernel: Pair, places: Pair, stride: Pair, dilation: Pair) -> Array:
+def taps(kernel: Sizes, places: Sizes, stride: Sizes, dilation: Sizes) -> Iterator[tuple]:
+    """For each tap (r, s) of a kernel: its index, and the elements it meets at all places."""
+    for tap in itertools.product(*map(range, kernel)):
+        yield tap, (..., *map(met_by, tap, places, stride, dilation))
+
+
+def windows(x: Array, kernel: Sizes, places: Sizes, stride: Sizes, dilation: Sizes) -> Array:
     """All windows of padded images, as a view: (N, C, H, W) -> (N, C, R, S, P, Q).
 
     Nothing is copied: a step to the next tap is a step of `dilation` elements in the image, a
     step to the next place one of `stride` elements.
     """
-    N, C = x.shape[:2]
-    n, c, h, w = x.strides
-    steps = (n, c, h * dilation[0], w * dilation[1], h * stride[0], w * stride[1])
-    as_strided = array_module(x).lib.stride_tricks.as_strided
-    return as_strided(x, (N, C, *kernel, *places), steps)
+    steps = x.strides[2:]
+    to_next_tap = map(operator.mul, steps, dilation)
+    to_next_place = map(operator.mul, steps, stride)
+    return array_module(x).lib.stride_tricks.as_strided(
+        x, (*x.shape[:2], *kernel, *places), (*x.strides[:2], *to_next_tap, *to_next_place)
+    )
 
 
-def add_windows(x: Array, values: Array, stride: Pair, dilation: Pair) -> None:
+def add_windows(x: Array, values: Array, stride: Sizes, dilation: Sizes) -> None:
     """Add values of windows (N, C, R, S, P, Q) to where they lie in padded images, in place.
 
     The adjoint of `windows`: an element that several windows saw gets the sum of their values.
     """
-    R, S, P, Q = values.shape[2:]
-    for r in range(R):
-        for s in range(S):
-            rows, columns = (
-                met_by(r, P, stride[0], dilation[0]),
-                met_by(s, Q, stride[1], dilation[1]),
-            )
-            x[:, :, rows, columns] += values[:, :, r, s]
+    dims = x.ndim - 2
+    kernel, places = values.shape[2 : 2 + dims], values.shape[2 + dims :]
+    for tap, met in taps(kernel, places, stride, dilation):
+        x[met] += values[:, :, *tap]
 
 
 def blocks(images: int, bytes_per_image: int) -> Iterator[slice]:
@@ -132,22 +136,31 @@ def blocks(images: int, bytes_per_image: int) -> Iterator[slice]:
     return (slice(start, min(start + size, images)) for start in range(0, images, size))
 
 
-def also_unbatched(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def also_unbatched(dims: int) -> Callable:
     """Let an operation on images (N, C, H, W) take a single image (C, H, W) too."""
 
-    @functools.wraps(op)
-    def apply(input: Any, *args: Any, **kwargs: Any) -> Tensor:
-        images = operand(input)
-        if images.ndim == 3:
-            return op(images[None], *args, **kwargs)[0]
-        return op(images, *args, **kwargs)
+    def decorate(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @functools.wraps(op)
+        def apply(input: Any, *args: Any, **kwargs: Any) -> Tensor:
+            images = operand(input)
+            if images.ndim == dims + 1:
+                return op(images[None], *args, **kwargs)[0]
+            return op(images, *args, **kwargs)
 
-    return apply
+        return apply
+
+    return decorate
 
 
-def check_images(op: str, x: Array) -> None:
-    """Raise a ShapeError unless x has the axes (N, C, H, W)."""
-    if x.ndim != 4:
+def check_images(op: str, x: Array, dims: int) -> None:
+    """Raise a ShapeError unless x has the axes (N, C, H, W), or those of other dimensions."""
+    if x.ndim != dims + 2:
+        single = AXES[dims].replace("N, ", "")
         raise ShapeError(
-            f"{op}: needs images of shape (N, C, H, W), or one of shape (C, H, W), not {x.shape}"
+            f"{op}: needs images of shape {AXES[dims]}, or one of shape {single}, not {x.shape}"
         )
+
+
+def by(sizes: Sizes) -> str:
+    """Sizes as people write them: "3x3"."""
+    return "x".join(map(str, sizes))
