@@ -221,7 +221,7 @@ def third_party(source):
         provided = isinstance(node, ast.Try) and "ImportError" in ast.unparse(node.handlers)
         if for_types or provided:
             node.body = [ast.Pass()]
-    names = imports(ast.unparse(tree), "minitorch_attn.x.y")
+    names = imports(ast.unparse(tree), "minitorch_attn.as.deep.as.it.goes")
     return {name.split(".")[0] for name in names} - ALLOWED
 
 
