@@ -3,7 +3,18 @@
 from . import engine, functional, nn, optim
 from .engine import *  # noqa: F403
 from .engine import __all__ as _engine_names
+from .nn.summary import summary
 from .serialization import load, save
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "engine", "functional", "load", "nn", "optim", "save", *_engine_names]
+__all__ = [
+    "__version__",
+    "engine",
+    "functional",
+    "load",
+    "nn",
+    "optim",
+    "save",
+    "summary",
+    *_engine_names,
+]

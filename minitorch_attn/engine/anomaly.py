@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 
+Watcher = TypeVar("Watcher", bound="Inspector")
+
+
 class Inspector:
     """Looks at what every operation and rule returns, and remembers which layer each belongs to."""
 
@@ -25,8 +28,10 @@ class Inspector:
         self.first_infinity = ""
         self._layer_of: WeakKeyDictionary[Node, str] = WeakKeyDictionary()
 
-    def after_op(self, op: str, output: Tensor, inputs: Sequence[Any]) -> None:
-        """Called with every operation's output, and the arrays and numbers it was given."""
+    def after_op(
+        self, op: str, output: Tensor, inputs: Sequence[Any], settings: Mapping[str, Any]
+    ) -> None:
+        """Called with every operation's output, the arrays and numbers it was given, and how."""
         layer = ".".join(self.layers)
         if output._node is not None:
             self._layer_of[output._node] = layer
@@ -62,9 +67,16 @@ def detect_anomaly() -> Iterator[Inspector]:
     AnomalyError
         From the operation, or the backward rule, that first gave a NaN.
     """
-    before, mode.inspector = mode.inspector, Inspector()
+    with inspecting(Inspector()) as inspector:
+        yield inspector
+
+
+@contextlib.contextmanager
+def inspecting(inspector: Watcher) -> Iterator[Watcher]:
+    """Show every operation of this thread to an inspector."""
+    before, mode.inspector = mode.inspector, inspector
     try:
-        yield mode.inspector
+        yield inspector
     finally:
         mode.inspector = before
 

@@ -116,7 +116,7 @@ def primitive(
             y, rules = y.astype(FLOAT16), _in_single(rules)
         output = wrap(y, _record(name, y, sources, rules) if mode.recording else None)
         if mode.inspector is not None:
-            mode.inspector.after_op(name, output, arrays)
+            mode.inspector.after_op(name, output, arrays, settings)
         return output
 
     return apply

@@ -5,7 +5,7 @@ from typing import Any
 from .. import functional as F
 from ..engine import Tensor
 from .module import Module
-from .summary import settings
+from .representation import settings
 
 
 class _Pointwise(Module):

@@ -9,7 +9,7 @@ from ..ops.windows import Sizes, per_axis
 from . import init
 from .module import Module
 from .parameter import Parameter
-from .summary import settings
+from .representation import settings
 
 
 class Conv2d(Module):

@@ -15,8 +15,8 @@ from ..engine.backend import to_device
 from ..engine.graph import mode
 from .hooks import RemovableHandle
 from .parameter import Parameter
+from .representation import title, tree
 from .state import IncompatibleKeys, compare
-from .summary import summary, title
 
 
 class Module:
@@ -385,7 +385,7 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        return summary(self)
+        return tree(self)
 
 
 # -- which layer is running ---------------------------------------------------------------

@@ -8,7 +8,7 @@ from .. import functional as F
 from ..engine import ShapeError, Tensor, ones, zeros
 from .module import Module
 from .parameter import Parameter
-from .summary import settings
+from .representation import settings
 
 
 class _BatchNorm(Module):

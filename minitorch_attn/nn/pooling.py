@@ -6,7 +6,7 @@ from .. import functional as F
 from ..engine import Tensor
 from ..ops.windows import Sizes
 from .module import Module
-from .summary import settings
+from .representation import settings
 
 Size = int | tuple[int | None, int | None]
 
