@@ -71,9 +71,17 @@ from .ops.comparison import (
     lt,
     ne,
 )
-from .ops.convolution import conv2d
+from .ops.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from .ops.dropout import dropout
 from .ops.einsum import einsum
+from .ops.folding import fold, unfold
 from .ops.indexing import (
     gather,
     getitem,
