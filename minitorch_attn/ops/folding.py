@@ -114,42 +114,39 @@ def fold(
 @primitive
 def _unfold(x, *, kernel, dilation, padding, stride):
     check_images("unfold", x, 2)
-    size = x.shape[2:]
-    places = _places("unfold", size, kernel, dilation, padding, stride)
-    y = _columns(x, kernel, places, dilation, padding, stride)
-
-    def vjp_x(dy):
-        return _images(dy, size, kernel, places, dilation, padding, stride)
-
-    return y, vjp_x
+    patches = _Patches("unfold", x.shape[2:], kernel, dilation, padding, stride)
+    return patches.to_columns(x), patches.to_images
 
 
 @primitive
 def _fold(x, *, size, kernel, dilation, padding, stride):
-    places = _places("fold", size, kernel, dilation, padding, stride)
-    _check_columns(x, size, kernel, places)
-    y = _images(x, size, kernel, places, dilation, padding, stride)
-
-    def vjp_x(dy):
-        return _columns(dy, kernel, places, dilation, padding, stride)
-
-    return y, vjp_x
+    patches = _Patches("fold", size, kernel, dilation, padding, stride)
+    _check_columns(x, patches)
+    return patches.to_images(x), patches.to_columns
 
 
-def _columns(x: Array, kernel: Sizes, places: Sizes, dilation: Sizes, padding, stride) -> Array:
-    """(N, C, H, W) -> (N, C * R * S, P * Q)."""
-    N, C = x.shape[:2]
-    seen = windows(pad(x, symmetric(padding)), kernel, places, stride, dilation)
-    return seen.reshape(N, C * math.prod(kernel), math.prod(places))
+class _Patches:
+    """What a kernel sees in images of one size: as columns, or added up to images."""
 
+    def __init__(self, op: str, size: Sizes, kernel: Sizes, dilation: Sizes, padding, stride):
+        self.size, self.kernel, self.dilation, self.stride = size, kernel, dilation, stride
+        self.border = symmetric(padding)
+        self.padded_size = tuple(n + 2 * p for n, p in zip(size, padding))
+        self.places = count_places(op, self.padded_size, kernel, stride, dilation)
 
-def _images(x: Array, size, kernel: Sizes, places: Sizes, dilation, padding, stride) -> Array:
-    """(N, C * R * S, P * Q) -> (N, C, H, W)."""
-    N, C = len(x), x.shape[1] // math.prod(kernel)
-    padded_size = tuple(n + 2 * p for n, p in zip(size, padding))
-    padded = array_module(x).zeros((N, C, *padded_size), dtype=x.dtype)
-    add_windows(padded, x.reshape(N, C, *kernel, *places), stride, dilation)
-    return inside(padded, symmetric(padding))
+    def to_columns(self, x: Array) -> Array:
+        """(N, C, H, W) -> (N, C * R * S, P * Q)."""
+        N, C = x.shape[:2]
+        seen = windows(pad(x, self.border), self.kernel, self.places, self.stride, self.dilation)
+        return seen.reshape(N, C * math.prod(self.kernel), math.prod(self.places))
+
+    def to_images(self, columns: Array) -> Array:
+        """(N, C * R * S, P * Q) -> (N, C, H, W): the transpose of `to_columns`."""
+        N, C = len(columns), columns.shape[1] // math.prod(self.kernel)
+        padded = array_module(columns).zeros((N, C, *self.padded_size), dtype=columns.dtype)
+        patches = columns.reshape(N, C, *self.kernel, *self.places)
+        add_windows(padded, patches, self.stride, self.dilation)
+        return inside(padded, self.border)
 
 
 def _options(op: str, kernel_size, dilation, padding, stride) -> dict[str, Sizes]:
@@ -161,13 +158,8 @@ def _options(op: str, kernel_size, dilation, padding, stride) -> dict[str, Sizes
     }
 
 
-def _places(op: str, size: Sizes, kernel: Sizes, dilation: Sizes, padding, stride) -> Sizes:
-    padded_size = tuple(n + 2 * p for n, p in zip(size, padding))
-    return count_places(op, padded_size, kernel, stride, dilation)
-
-
-def _check_columns(x: Array, size: Sizes, kernel: Sizes, places: Sizes) -> None:
-    taps, L = math.prod(kernel), math.prod(places)
+def _check_columns(x: Array, patches: _Patches) -> None:
+    taps, L = math.prod(patches.kernel), math.prod(patches.places)
     if x.ndim != 3:
         raise ShapeError(
             "fold: needs columns of shape (N, C * R * S, L), or those of one image "
@@ -175,12 +167,13 @@ def _check_columns(x: Array, size: Sizes, kernel: Sizes, places: Sizes) -> None:
         )
     if x.shape[1] % taps:
         raise ShapeError(
-            f"fold: columns of {x.shape[1]} numbers {x.shape} are no patches of {by(kernel)} "
-            f"pixels: they need {taps} numbers for each channel"
+            f"fold: columns of {x.shape[1]} numbers {x.shape} are no patches of "
+            f"{by(patches.kernel)} pixels: they need {taps} numbers for each channel"
         )
     if x.shape[2] != L:
         raise ShapeError(
-            f"fold: a kernel of {by(kernel)} with this stride, padding and dilation has "
-            f"{by(places)} = {L} places in an image of {by(size)}, but the input {x.shape} has "
-            f"{x.shape[2]} columns: give {L} columns or the output_size they come from"
+            f"fold: a kernel of {by(patches.kernel)} with this stride, padding and dilation has "
+            f"{by(patches.places)} = {L} places in an image of {by(patches.size)}, but the input "
+            f"{x.shape} has {x.shape[2]} columns: give {L} columns or the output_size they come "
+            "from"
         )

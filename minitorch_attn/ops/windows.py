@@ -29,21 +29,20 @@ AXES = {1: "(N, C, W)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 
 
 def per_axis(op: str, name: str, value: Any, dims: int, least: int) -> Sizes:
-    """An option for each axis of space: one integer for all, or `dims` of them.
+    """An option for each axis of space: one integer for all, also as (one,), or `dims` of them.
 
     Raises
     ------
     ValueError
         If it is neither, or an integer is below `least`.
     """
-    values = value if isinstance(value, (tuple, list)) else (value,) * dims
-    if dims == 1 or len(values) == dims:
-        try:
-            sizes = tuple(operator.index(v) for v in values)
-        except TypeError:
-            sizes = ()
-        if len(sizes) == dims and min(sizes) >= least:
-            return sizes
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    try:
+        sizes = tuple(map(operator.index, values * dims if len(values) == 1 else values))
+    except TypeError:
+        sizes = ()
+    if len(sizes) == dims and min(sizes) >= least:
+        return sizes
     several = {1: "", 2: ", or two of them (height, width)", 3: ", or three (depth, height, width)"}
     raise ValueError(
         f"{op}: {name} must be an integer of at least {least}{several[dims]}, not {value!r}"
@@ -153,12 +152,17 @@ def also_unbatched(dims: int) -> Callable:
 
 
 def check_images(op: str, x: Array, dims: int) -> None:
-    """Raise a ShapeError unless x has the axes (N, C, H, W), or those of other dimensions."""
+    """Raise a ShapeError unless x has the axes (N, C, H, W), or those of other dimensions.
+
+    There may be no images in the batch, but each has pixels.
+    """
     if x.ndim != dims + 2:
         single = AXES[dims].replace("N, ", "")
         raise ShapeError(
             f"{op}: needs images of shape {AXES[dims]}, or one of shape {single}, not {x.shape}"
         )
+    if 0 in x.shape[2:]:
+        raise ShapeError(f"{op}: an image of {by(x.shape[2:])} has no pixels (input {x.shape})")
 
 
 def by(sizes: Sizes) -> str:
