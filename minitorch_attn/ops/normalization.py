@@ -12,14 +12,16 @@ values that only shifts or scales them changes nothing behind the normalisation.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array
+from ..engine.tensor import operand
 
-__all__ = ["batch_norm", "layer_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm"]
 
 
 def batch_norm(
@@ -70,87 +72,97 @@ def batch_norm(
     ----------
     Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
     """
-    _check_channels(
-        input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
-    )
+    per_channel = {
+        "running_mean": running_mean,
+        "running_var": running_var,
+        "weight": weight,
+        "bias": bias,
+    }
+    _check_channels("batch_norm", input, **per_channel)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(
                 "batch_norm: without training it needs running_mean and running_var (a layer that "
                 "tracks no running statistics always normalises by the batch: training=True)"
             )
-        return _batch_norm_eval(
+        return _scale_channels(
             input, weight, bias, mean=running_mean, variance=running_var, eps=eps
         )
-
-    for name, running in {"running_mean": running_mean, "running_var": running_var}.items():
-        if running is not None and not isinstance(running, Tensor):
-            raise TypeError(f"batch_norm: training updates {name}, so it must be a tensor")
-
-    def update_running(mean: Array, variance: Array, count: int) -> None:
-        unbiased = variance * (count / (count - 1))
-        for running, batch in ((running_mean, mean), (running_var, unbiased)):
-            if running is not None:
-                # New values, not a write in place: that would make the reverse pass look through
-                # all that was recorded before it.
-                moved = (1 - momentum) * running.data + momentum * batch
-                running.data = moved.astype(running.dtype, copy=False)
-
-    return _batch_norm(input, weight, bias, eps=eps, observe=update_running)
+    move = _mover("batch_norm", running_mean, running_var, momentum)
+    return _batch_norm(input, weight, bias, eps=eps, observe=move)
 
 
 @primitive(floats="all")
 def _batch_norm(x, weight, bias, *, eps, observe=None):
-    shape, channels = x.shape, (x.shape[1], 1)
-    x = x.reshape(*shape[:2], math.prod(shape[2:]))  # (N, C, L): all positions in one axis
-    weight, bias = _parameter(weight, 1, x, channels), _parameter(bias, 0, x, channels)
-    mean, variance, count = _moments(x, axis=(0, 2))
+    images = _Images(x)
+    count = x.size // max(x.shape[1], 1)
     if count == 1:
         raise ValueError(
-            f"batch_norm: training needs more than one value per channel, and the input {shape} "
+            f"batch_norm: training needs more than one value per channel, and the input {x.shape} "
             "has one: take a larger batch, or use the running statistics (eval() of a layer)"
         )
+    m = max(count, 1)  # of no values the moments are 0
+    x = images.rows(x)
+    mean = images.sum(x) / m
+    z = x - images.spread(mean)  # kept instead of x: no rule needs x itself
+    variance = images.sum_of_products(z, z) / m
     if observe is not None and count > 0:
-        observe(mean.reshape(-1), variance.reshape(-1), count)
+        observe(mean, variance, count)
     scale = 1 / array_module(x).sqrt(variance + eps)
-    y = x - mean
-    y *= scale * weight
-    y += bias
+    slope = scale if weight is None else scale * _cast(weight, x)
+    y = z * images.spread(slope)
+    if bias is not None:
+        y += images.spread(_cast(bias, x))
+
+    @_SharedSums
+    def sums(dy):
+        dy = images.rows(dy)
+        return images.sum(dy), images.sum_of_products(dy, z)
 
     def vjp_x(dy):
-        dy = dy.reshape(x.shape)
-        return _vjp_standardised(dy * weight, x, mean, scale, axis=(0, 2)).reshape(shape)
+        total, along = sums.anew(dy)
+        # dx = slope (dy - mean(dy) - z scale^2 mean(dy z)), in place
+        dx = z * images.spread(-scale * scale * along / m)
+        dx += images.rows(dy)
+        dx -= images.spread(total / m)
+        dx *= images.spread(slope)
+        return images.like_input(dx)
 
     def vjp_weight(dy):
-        return (dy.reshape(x.shape) * (x - mean)).sum(axis=(0, 2)) * scale.reshape(-1)
+        return sums(dy)[1] * scale
 
     def vjp_bias(dy):
-        return dy.sum(axis=(0, *range(2, dy.ndim)))
+        return sums(dy)[0]
 
-    return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
+    return images.like_input(y), (vjp_x, vjp_weight, vjp_bias)
 
 
 @primitive(floats="all")
-def _batch_norm_eval(x, weight, bias, *, mean, variance, eps):
-    shape, channels = x.shape, (x.shape[1], 1)
-    x = x.reshape(*shape[:2], math.prod(shape[2:]))
-    weight, bias = _parameter(weight, 1, x, channels), _parameter(bias, 0, x, channels)
-    mean = mean.reshape(channels).astype(x.dtype)
-    scale = 1 / array_module(x).sqrt(variance.reshape(channels).astype(x.dtype) + eps)
-    slope = weight * scale
+def _scale_channels(x, weight, bias, *, mean=None, variance=None, eps=0.0):
+    """Channels standardised by constants, if there are any, then scaled and shifted."""
+    images = _Images(x)
+    x = images.rows(x)
+    mean, variance = _cast(mean, x), _cast(variance, x)
+    xp = array_module(x)
+    scale = xp.ones(images.C, x.dtype) if variance is None else 1 / xp.sqrt(variance + eps)
+    slope = images.spread(scale if weight is None else scale * _cast(weight, x))
     y = x * slope
-    y += bias - mean * slope
+    if mean is not None:
+        y -= images.spread(mean) * slope
+    if bias is not None:
+        y += images.spread(_cast(bias, x))
 
     def vjp_x(dy):
-        return dy * slope.reshape(-1, *(1,) * (dy.ndim - 2))
+        return images.like_input(images.rows(dy) * slope)
 
     def vjp_weight(dy):
-        return (dy.reshape(x.shape) * (x - mean)).sum(axis=(0, 2)) * scale.reshape(-1)
+        centred = x if mean is None else x - images.spread(mean)
+        return images.sum_of_products(images.rows(dy), centred) * scale
 
     def vjp_bias(dy):
-        return dy.sum(axis=(0, *range(2, dy.ndim)))
+        return images.sum(images.rows(dy))
 
-    return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
+    return images.like_input(y), (vjp_x, vjp_weight, vjp_bias)
 
 
 def layer_norm(
@@ -203,68 +215,324 @@ def layer_norm(
 
 
 @primitive(floats="all")
-def _layer_norm(x, weight, bias, *, sizes, eps):
-    shape, D = x.shape, math.prod(sizes)
-    x = x.reshape(x.size // max(D, 1), D)  # one row per sample
-    weight, bias = _parameter(weight, 1, x, (D,)), _parameter(bias, 0, x, (D,))
-    mean, variance, _ = _moments(x, axis=1)
-    scale = 1 / array_module(x).sqrt(variance + eps)
-    y = x - mean
-    y *= scale
-    y *= weight
-    y += bias
+def _layer_norm(x, weight, bias, *, sizes, eps, observe=None):
+    """Standardise each run of D values, the product of `sizes`; weight and bias hold D too."""
+    xp, shape, D = array_module(x), x.shape, math.prod(sizes)
+    x = x.reshape(x.size // max(D, 1), D)
+    weight, bias = _cast(weight, x), _cast(bias, x)
+    # Sums are products with ones: so BLAS takes them, several times quicker than sum().
+    along_row, across, n = xp.ones(D, x.dtype), xp.ones(len(x), x.dtype), max(D, 1)
+    mean = x @ along_row / n
+    z = x - mean[:, None]
+    variance = xp.einsum("md,md->m", z, z) / n
+    if observe is not None:
+        observe(mean, variance)
+    scale = 1 / xp.sqrt(variance + eps)
+    z *= scale[:, None]  # kept instead of x: no rule needs x itself
+    y = z.copy() if weight is None else z * weight
+    if bias is not None:
+        y += bias
+
+    @_SharedSums
+    def sums(dy):
+        dy = dy.reshape(z.shape)
+        along = dy * z
+        row = along_row if weight is None else weight
+        return dy @ row, along @ row, across @ dy, across @ along
 
     def vjp_x(dy):
-        dy = dy.reshape(x.shape)
-        return _vjp_standardised(dy * weight, x, mean, scale, axis=1).reshape(shape)
+        total, along, _, _ = sums.anew(dy)
+        # dx = scale (dz - mean(dz) - z mean(dz z)) with dz = dy weight, in place
+        dx = z * (-along / n)[:, None]
+        dy = dy.reshape(z.shape)
+        dx += dy if weight is None else dy * weight
+        dx -= (total / n)[:, None]
+        dx *= scale[:, None]
+        return dx.reshape(shape)
 
     def vjp_weight(dy):
-        return (dy.reshape(x.shape) * ((x - mean) * scale)).sum(axis=0).reshape(sizes)
+        return sums(dy)[3].reshape(sizes)
 
     def vjp_bias(dy):
-        return dy.reshape(x.shape).sum(axis=0).reshape(sizes)
+        return sums(dy)[2].reshape(sizes)
 
     return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
 
 
-def _moments(x: Array, axis: int | tuple[int, ...]) -> tuple[Array, Array, int]:
-    """Mean, biased variance, and over how many values; of no values the moments are 0."""
-    mean = x.sum(axis=axis, keepdims=True)
-    count = x.size // max(mean.size, 1)
-    mean /= max(count, 1)
-    centred = x - mean
-    centred *= centred
-    return mean, centred.sum(axis=axis, keepdims=True) / max(count, 1), count
+def instance_norm(
+    input: Any,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""Normalise each channel of each example over its positions.
+
+    .. math:: y = \gamma \frac{x - \mu_{n,c}}{\sqrt{\sigma_{n,c}^2 + \epsilon}} + \beta
+
+    Parameters
+    ----------
+    input : (N, C, ...)
+    running_mean, running_var : Tensor (C,) or None
+        Moved in place, as in `batch_norm`, towards the mean over the batch of what each example
+        has; used as constants if `use_input_stats` is False.
+    weight, bias : (C,), optional
+        Scale gamma and shift beta of each channel; 1 and 0 if left out.
+    use_input_stats : bool
+        Whether to normalise by what the input itself has.
+    momentum : float
+        How far the running statistics move.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    (N, C, ...)
+
+    Raises
+    ------
+    ShapeError
+        If sizes do not fit.
+    ValueError
+        If an example has one value per channel (its variance is 0), or the running statistics
+        are missing where they are used.
+
+    References
+    ----------
+    Ulyanov, Vedaldi and Lempitsky, "Instance Normalization" (2016), equation 2.
+    """
+    per_channel = {
+        "running_mean": running_mean,
+        "running_var": running_var,
+        "weight": weight,
+        "bias": bias,
+    }
+    _check_channels("instance_norm", input, **per_channel)
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise ValueError(
+                "instance_norm: with use_input_stats=False it needs running_mean and running_var"
+            )
+        return _scale_channels(
+            input, weight, bias, mean=running_mean, variance=running_var, eps=eps
+        )
+    x = operand(input)
+    N, C, *positions = x.shape
+    count = math.prod(positions)
+    if count == 1:
+        raise ValueError(
+            "instance_norm: needs more than one value per channel of each example, and the input "
+            f"{x.shape} has one: take larger images, or batch_norm"
+        )
+    move = _mover("instance_norm", running_mean, running_var, momentum)
+
+    def observe(mean: Array, variance: Array) -> None:
+        if N > 0 and count > 0:
+            of_batch = mean.reshape(N, C).mean(axis=0), variance.reshape(N, C).mean(axis=0)
+            move(*of_batch, count)
+
+    y = _layer_norm(x, None, None, sizes=positions, eps=eps, observe=observe)
+    return y if weight is None and bias is None else _scale_channels(y, weight, bias)
 
 
-def _vjp_standardised(
-    dxhat: Array, x: Array, mean: Array, scale: Array, axis: int | tuple[int, ...]
-) -> Array:
-    """Carry a gradient back through xhat = (x - mean) * scale, with mean and scale made of x."""
-    count = max(x.size // max(mean.size, 1), 1)
-    xhat = x - mean
-    xhat *= scale
-    dx = dxhat - dxhat.sum(axis=axis, keepdims=True) / count
-    xhat *= (dxhat * xhat).sum(axis=axis, keepdims=True) / count
-    dx -= xhat
-    dx *= scale
-    return dx
+def group_norm(
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Tensor:
+    r"""Normalise each group of channels of each example over its channels and positions.
+
+    .. math:: y = \gamma \frac{x - \mu_{n,g}}{\sqrt{\sigma_{n,g}^2 + \epsilon}} + \beta
+
+    Parameters
+    ----------
+    input : (N, C, ...)
+    num_groups : int
+        G, which divides C: group g holds the C / G channels from g C / G on.
+    weight, bias : (C,), optional
+        Scale gamma and shift beta of each channel; 1 and 0 if left out.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    (N, C, ...)
+
+    Raises
+    ------
+    ShapeError
+        If sizes do not fit.
+
+    References
+    ----------
+    Wu and He, "Group Normalization" (2018), equations 1 to 4.
+    """
+    _check_channels("group_norm", input, weight=weight, bias=bias)
+    x = operand(input)
+    C = x.shape[1]
+    if num_groups < 1 or C % num_groups:
+        raise ShapeError(
+            f"group_norm: num_groups={num_groups} does not divide the {C} channels of the input "
+            f"{x.shape}"
+        )
+    y = _layer_norm(x, None, None, sizes=(C // num_groups, *x.shape[2:]), eps=eps)
+    return y if weight is None and bias is None else _scale_channels(y, weight, bias)
 
 
-def _parameter(value: Array | None, otherwise: float, x: Array, shape: tuple[int, ...]) -> Array:
-    """A parameter in a shape and in the dtype of x, or the number it stands for if left out."""
-    if value is None:
-        return array_module(x).full(shape, otherwise, dtype=x.dtype)
-    return value.reshape(shape).astype(x.dtype, copy=False)
+@primitive(floats="all")
+def local_response_norm(x, *, size, alpha=1e-4, beta=0.75, k=1.0):
+    r"""Each value divided by a power of the mean square of its neighbours in channel.
+
+    .. math:: y_c = x_c\, d_c^{-\beta}, \qquad d_c = k + \frac{\alpha}{n} \sum_{j} x_j^2
+
+    with j from c - n // 2 on, n = `size` channels; those that do not exist count as 0.
+
+    Parameters
+    ----------
+    x : (N, C, ...) with at least one axis of positions
+    size : int
+        How many neighbouring channels n are looked at, the value's own included.
+    alpha, beta, k : float
+
+    Returns
+    -------
+    (N, C, ...)
+
+    Raises
+    ------
+    ShapeError
+        If the input has fewer than three axes.
+
+    References
+    ----------
+    Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural
+    Networks" (2012), section 3.3; there alpha is not divided by n.
+    """
+    if x.ndim < 3:
+        raise ShapeError(f"local_response_norm: needs an input (N, C, L, ...), not {x.shape}")
+    if size < 1:
+        raise ValueError(f"local_response_norm: size must be at least 1 channel, not {size}")
+    before, after = size // 2, (size - 1) // 2
+    d = k + alpha / size * _sum_of_neighbours(np.square(x), before, after)
+    factor = d**-beta
+
+    def vjp_x(dy):
+        along = _sum_of_neighbours(dy * x * factor / d, after, before)
+        return dy * factor - (2 * alpha * beta / size) * x * along
+
+    return x * factor, vjp_x
 
 
-def _check_channels(input: Any, **per_channel: Any) -> None:
+def _sum_of_neighbours(x: Array, before: int, after: int) -> Array:
+    """For each channel c the sum of the channels c - before to c + after of (N, C, ...)."""
+    C, total = x.shape[1], x.copy()
+    for step in range(1, min(before, C - 1) + 1):
+        total[:, step:] += x[:, :-step]
+    for step in range(1, min(after, C - 1) + 1):
+        total[:, :-step] += x[:, step:]
+    return total
+
+
+class _SharedSums:
+    """Sums of an incoming gradient that several rules need, as a function of that gradient.
+
+    The rule of x, which goes first, takes them `anew`; the rules after it are given the same array
+    and so the same sums. Without it each takes its own: an array may have been overwritten since.
+    """
+
+    def __init__(self, compute: Callable[[Array], tuple[Array, ...]]):
+        self.compute = compute
+        self.dy: Array | None = None
+        self.sums: tuple[Array, ...] = ()
+
+    def anew(self, dy: Array) -> tuple[Array, ...]:
+        self.dy, self.sums = dy, self.compute(dy)
+        return self.sums
+
+    def __call__(self, dy: Array) -> tuple[Array, ...]:
+        return self.sums if dy is self.dy else self.compute(dy)
+
+
+class _Images:
+    """An input (N, C, ...) as N rows, one an image, in the order that memory holds it in.
+
+    That order is channels first, or channels last where the input is a view of such memory: results
+    then have the same layout. What is one number per channel is written out over a row once.
+    So every pass is one NumPy call with long rows, which is quickest, whichever the layout.
+    """
+
+    def __init__(self, x: Array):
+        N, C, *positions = x.shape
+        self.shape, self.xp, self.dtype = x.shape, array_module(x), x.dtype
+        self.channels_last = np.moveaxis(x, 1, -1).flags.c_contiguous and not x.flags.c_contiguous
+        self.C, self.L = C, math.prod(positions)
+        self.ones = self.xp.ones(N, x.dtype)
+
+    def rows(self, x: Array) -> Array:
+        """(N, C, ...) -> (N, C * L)."""
+        x = np.moveaxis(x, 1, -1) if self.channels_last else x
+        return x.reshape(len(x), self.C * self.L)
+
+    def like_input(self, rows: Array) -> Array:
+        """The inverse of `rows`."""
+        if not self.channels_last:
+            return rows.reshape(self.shape)
+        N, C, *positions = self.shape
+        return np.moveaxis(rows.reshape(N, *positions, C), -1, 1)
+
+    def spread(self, per_channel: Array) -> Array:
+        """(C,) -> (C * L,), each number at all positions of its channel."""
+        if self.channels_last:
+            return np.tile(per_channel, self.L)
+        return np.repeat(per_channel, self.L)
+
+    def sum(self, rows: Array) -> Array:
+        """Sum of each channel, (C,): over the batch by a product with ones, as BLAS is quickest."""
+        return self._over_positions(self.ones @ rows)
+
+    def sum_of_products(self, a: Array, b: Array) -> Array:
+        """Sum of a * b of each channel, (C,), without an array of the products."""
+        return self._over_positions(self.xp.einsum("np,np->p", a, b))
+
+    def _over_positions(self, row: Array) -> Array:
+        if self.channels_last:
+            return row.reshape(self.L, self.C).sum(axis=0)
+        return row.reshape(self.C, self.L).sum(axis=1)
+
+
+def _mover(
+    op: str, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
+) -> Callable[[Array, Array, int], None]:
+    """What moves the running statistics towards those of a batch of `count` values each."""
+    for name, running in {"running_mean": running_mean, "running_var": running_var}.items():
+        if running is not None and not isinstance(running, Tensor):
+            raise TypeError(f"{op}: training updates {name}, so it must be a tensor")
+
+    def move(mean: Array, variance: Array, count: int) -> None:
+        unbiased = variance * (count / (count - 1))
+        for running, batch in ((running_mean, mean), (running_var, unbiased)):
+            if running is not None:
+                # New values, not a write in place: that would make the reverse pass look through
+                # all that was recorded before it.
+                moved = (1 - momentum) * running.data + momentum * batch
+                running.data = moved.astype(running.dtype, copy=False)
+
+    return move
+
+
+def _cast(parameter: Array | None, x: Array) -> Array | None:
+    """A parameter in the dtype of x, flat; None if it was left out."""
+    return None if parameter is None else parameter.reshape(-1).astype(x.dtype, copy=False)
+
+
+def _check_channels(op: str, input: Any, **per_channel: Any) -> None:
     shape = np.shape(input)
     if len(shape) < 2:
-        raise ShapeError(f"batch_norm: needs an input of shape (N, C, ...), not {shape}")
+        raise ShapeError(f"{op}: needs an input of shape (N, C, ...), not {shape}")
     for name, value in per_channel.items():
         if value is not None and np.shape(value) != shape[1:2]:
             raise ShapeError(
-                f"batch_norm: {name} needs one number for each of the {shape[1]} channels of the "
+                f"{op}: {name} needs one number for each of the {shape[1]} channels of the "
                 f"input {shape}, shape {shape[1:2]}, not {np.shape(value)}"
             )
