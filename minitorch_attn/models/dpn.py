@@ -61,7 +61,7 @@ class DualPathBlock(nn.Module):
 
     References
     ----------
-    Chen et al., "Dual Path Networks" (2017), figure 2 (d) and equations 6 to 9.
+    Chen et al., "Dual Path Networks" (2017), section 3.2 and figure 2 (d).
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class DPN(nn.Module):
 
     References
     ----------
-    Chen et al., "Dual Path Networks" (2017), table 1.
+    Chen et al., "Dual Path Networks" (2017), table 1: DPN-92 and DPN-98. The others are in the
+    authors' program.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class DPN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
         x = F.relu(self.norm(self.stages(self.stem(x))))
-        return self.fc(F.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 def dpn68(num_classes: int = 1000, in_channels: int = 3) -> DPN:

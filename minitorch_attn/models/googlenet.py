@@ -122,7 +122,7 @@ class InceptionAux(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of x (N, C, 14, 14)."""
-        x = F.flatten(self.conv(self.pool(x)), 1)
+        x = self.conv(self.pool(x)).flatten(1)
         return self.fc2(self.dropout(F.relu(self.fc1(x))))
 
 
@@ -200,7 +200,7 @@ class GoogLeNet(nn.Module):
         d = self.inception4d(self.inception4c(self.inception4b(a)))
         x = self.maxpool4(self.inception4e(d))
         x = F.adaptive_avg_pool2d(self.inception5b(self.inception5a(x)), 1)
-        logits = self.fc(self.dropout(F.flatten(x, 1)))
+        logits = self.fc(self.dropout(x.flatten(1)))
         if self.training and self.aux_logits:
             return GoogLeNetOutputs(logits, self.aux2(d), self.aux1(a))
         return logits

@@ -228,7 +228,7 @@ class InceptionAux(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of x (N, C, H, W), at least 17 x 17."""
         x = self.conv1(self.conv0(F.avg_pool2d(x, 5, 3)))
-        return self.fc(F.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 class InceptionV3(nn.Module):
@@ -287,7 +287,7 @@ class InceptionV3(nn.Module):
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(self.maxpool2(x))))
         middle = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(middle)))
-        logits = self.fc(F.flatten(self.dropout(F.adaptive_avg_pool2d(x, 1)), 1))
+        logits = self.fc(self.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1)))
         if self.training and self.aux_logits:
             return InceptionOutputs(logits, self.AuxLogits(middle))
         return logits

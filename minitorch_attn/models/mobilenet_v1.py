@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from .conv_bn import ConvBN
@@ -73,12 +74,11 @@ class MobileNetV1(nn.Module):
         for full_width, stride in BLOCKS:
             before, width = width, int(full_width * alpha)
             self.features.append(DepthwiseSeparable(before, width, stride))
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
-        return self.fc(self.pool(self.features(x)))
+        return self.fc(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
 
 
 def mobilenet_v1(num_classes: int = 1000, in_channels: int = 3, alpha: float = 1.0) -> MobileNetV1:

@@ -109,16 +109,15 @@ class MobileNetV2(nn.Module):
         for expansion, channels, repeats, stride in STAGES:
             after = _to_eights(channels * width)
             for i in range(repeats):
-                first_stride = stride if i == 0 else 1
-                self.features.append(InvertedResidual(before, after, first_stride, expansion))
+                s = stride if i == 0 else 1
+                self.features.append(InvertedResidual(before, after, s, expansion))
                 before = after
         self.features.append(ConvBNReLU6(before, last, 1))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
-        x = F.adaptive_avg_pool2d(self.features(x), 1)
-        return self.classifier(F.flatten(x, 1))
+        return self.classifier(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
 
 
 def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> MobileNetV2:

@@ -111,13 +111,12 @@ class ShuffleNetV1(nn.Module):
                 stage.append(ShuffleUnit(width, width, 1, groups))
             self.stages.append(stage)
             before = width
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(before, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
-        x = self.maxpool(self.conv1(x))
-        return self.fc(self.pool(self.stages(x)))
+        x = self.stages(self.maxpool(self.conv1(x)))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 def shufflenet_v1(num_classes: int = 1000, in_channels: int = 3, groups: int = 3) -> ShuffleNetV1:

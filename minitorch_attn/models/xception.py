@@ -144,7 +144,7 @@ class Xception(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
         x = self.exit(self.middle(self.entry(self.stem(x))))
-        return self.fc(F.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 def xception(num_classes: int = 1000, in_channels: int = 3) -> Xception:
