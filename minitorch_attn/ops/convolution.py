@@ -9,6 +9,7 @@ of a gradient back through a convolution: its output is that one's `grad_input`,
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -266,18 +267,12 @@ def conv_transpose3d(
 def _convolve(dims, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
     op = f"conv{dims}d"
     stride = per_axis(op, "stride", stride, dims, least=1)
-    if padding == "same" and max(stride) > 1:
-        raise ValueError(f"{op}: padding='same' needs stride 1, not {stride}: give integers")
-    if isinstance(padding, str) and padding not in ("same", "valid"):
-        raise ValueError(f"{op}: padding is integers, 'same' or 'valid', not {padding!r}")
-    if not isinstance(padding, str):
-        padding = per_axis(op, "padding", padding, dims, least=0)
     return _CONVOLUTIONS[dims](
         input,
         weight,
         bias,
         stride=stride,
-        padding=padding,
+        padding=padding_option(op, padding, stride),
         dilation=per_axis(op, "dilation", dilation, dims, least=1),
         groups=groups,
     )
@@ -408,12 +403,8 @@ def _fit_transposed(
             f"{op}: the input {x.shape} has {C} channels, but the weight {weight.shape} takes "
             f"{taken}: give an input of {taken} channels or a weight of shape {(C, each, *kernel)}"
         )
-    size = tuple(
-        (n - 1) * step + extent(taps, d) - 2 * cut + more
-        for n, step, taps, d, cut, more in zip(
-            places, stride, kernel, dilation, padding, output_padding
-        )
-    )
+    smallest = smallest_output(places, kernel, stride, padding, dilation)
+    size = tuple(map(operator.add, smallest, output_padding))
     if min(size) < 1:
         raise ShapeError(
             f"{op}: of an image of {by(places)} under a kernel of {by(kernel)} nothing is left "
@@ -431,6 +422,33 @@ def _fit_transposed(
         dilation,
         symmetric(padding),
     )
+
+
+def smallest_output(
+    image: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Sizes:
+    """The size that a transposed convolution gives an image without output padding."""
+    return tuple(
+        (n - 1) * step + extent(taps, d) - 2 * cut
+        for n, step, taps, d, cut in zip(image, stride, kernel, dilation, padding)
+    )
+
+
+def padding_option(op: str, padding: Any, stride: Sizes) -> Sizes | str:
+    """A convolution's padding: one integer for each axis of space, "same" or "valid".
+
+    Raises
+    ------
+    ValueError
+        If it is none of these, or "same" with a stride.
+    """
+    if not isinstance(padding, str):
+        return per_axis(op, "padding", padding, len(stride), least=0)
+    if padding not in ("same", "valid"):
+        raise ValueError(f"{op}: padding is integers, 'same' or 'valid', not {padding!r}")
+    if padding == "same" and max(stride) > 1:
+        raise ValueError(f"{op}: padding='same' needs stride 1, not {stride}: give integers")
+    return padding
 
 
 def border_of(padding: Sizes | str, kernel: Sizes, dilation: Sizes) -> Border:
