@@ -245,8 +245,15 @@ def auxiliary_cross_entropy(outputs: Any, target: Any, weight: float = 0.3) -> T
     return loss + weight * sum(auxiliary)
 
 
-def _conv(batch_norm: bool, *channels_and_kernel: int, stride: int = 1, padding: int = 0) -> Any:
+def _conv(
+    batch_norm: bool,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+) -> nn.Module:
     """A convolution as the paper has it, or as torchvision has it."""
     if batch_norm:
-        return ConvBN(*channels_and_kernel, stride=stride, padding=padding, eps=0.001)
-    return ConvReLU(*channels_and_kernel, stride=stride, padding=padding)
+        return ConvBN(in_channels, out_channels, kernel_size, stride, padding, eps=0.001)
+    return ConvReLU(in_channels, out_channels, kernel_size, stride, padding)

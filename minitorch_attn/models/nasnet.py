@@ -170,6 +170,18 @@ class Pool3(nn.Module):
         return f"{self.kind}, stride={self.stride}"
 
 
+class Block(nn.Module):
+    """Two operations, added: y = left(a) + right(b)."""
+
+    def __init__(self, left: nn.Module, right: nn.Module):
+        super().__init__()
+        self.left = left
+        self.right = right
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.left(a) + self.right(b)
+
+
 class Cell(nn.Module):
     """A graph of operations on the outputs of the two cells before (see `CellPlan`).
 
@@ -213,19 +225,18 @@ class Cell(nn.Module):
         channels = [width, previous_channels if previous == "keep" else width]
         self.blocks = nn.ModuleList()
         for steps in plan.blocks:
-            self.blocks.append(
-                nn.ModuleList(
-                    _operation(name, channels[state], width, plan.stride if state < 2 else 1)
-                    for name, state in steps
-                )
+            left, right = (
+                _operation(name, channels[state], width, plan.stride if state < 2 else 1)
+                for name, state in steps
             )
+            self.blocks.append(Block(left, right))
             channels.append(width)
 
     def forward(self, h: Tensor, h_previous: Tensor) -> Tensor:
         """Map h_i (N, C, H, W) and h_{i-1} to the cell's output (N, O, P, Q)."""
         states = [self.prepare(h), self.prepare_previous(h_previous)]
-        for (left, right), ((_, i), (_, j)) in zip(self.blocks, self.plan.blocks):
-            states.append(left(states[i]) + right(states[j]))
+        for block, ((_, i), (_, j)) in zip(self.blocks, self.plan.blocks):
+            states.append(block(states[i], states[j]))
         return F.cat([states[i] for i in self.plan.output], dim=1)
 
 
@@ -279,7 +290,6 @@ class NASNetA(nn.Module):
             nn.Conv2d(in_channels, stem, 3, stride, padding, bias=False),
             nn.BatchNorm2d(stem, eps=0.001),
         )
-        self.skip_reduction = skip_reduction
         plans = [(REDUCTION, width // 4), (REDUCTION, width // 2)] if stem_reductions else []
         before = len(plans)
         for stage in range(3):
@@ -295,6 +305,7 @@ class NASNetA(nn.Module):
             previous = "halve" if plan is REDUCTION else "project"
         self.stem_cells = nn.ModuleList(made[:before])
         self.cells = nn.ModuleList(made[before:])
+        self.skips = [skip_reduction and plan is REDUCTION for plan, _ in plans[before:]]
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
 
@@ -303,8 +314,7 @@ class NASNetA(nn.Module):
         h = h_previous = self.stem(x)
         for cell in self.stem_cells:
             h, h_previous = cell(h, h_previous), h
-        for cell in self.cells:
-            skips = self.skip_reduction and cell.plan is REDUCTION
+        for cell, skips in zip(self.cells, self.skips):
             h, h_previous = cell(h, h_previous), h_previous if skips else h
         x = F.adaptive_avg_pool2d(F.relu(h), 1)
         return self.fc(self.dropout(x.flatten(1)))

@@ -49,6 +49,15 @@ class SharedConvBN(nn.Module):
         return F.relu(self.bn[order](self.conv(x)))
 
 
+class SharedPath(nn.Sequential):
+    """Layers of `SharedConvBN` one after the other, all told which order k it is."""
+
+    def forward(self, x: Tensor, order: int = 0) -> Tensor:
+        for layer in self:
+            x = layer(x, order)
+        return x
+
+
 class InceptionUnit(nn.Module):
     r"""The residual branch F of Inception-ResNet: paths side by side, and a 1x1 convolution.
 
@@ -74,7 +83,7 @@ class InceptionUnit(nn.Module):
         channels, paths = UNITS[kind]
         self.paths = nn.ModuleList()
         for path in paths:
-            layers, before = nn.ModuleList(), channels
+            layers, before = SharedPath(), channels
             for width, kernel_size in path:
                 layers.append(SharedConvBN(before, width, kernel_size, orders))
                 before = width
@@ -84,13 +93,7 @@ class InceptionUnit(nn.Module):
 
     def forward(self, x: Tensor, order: int = 0) -> Tensor:
         """Map x (N, C, H, W) to F(x) of the same shape."""
-        ends = []
-        for path in self.paths:
-            y = x
-            for layer in path:
-                y = layer(y, order)
-            ends.append(y)
-        return self.join[order](F.cat(ends, dim=1))
+        return self.join[order](F.cat([path(x, order) for path in self.paths], dim=1))
 
 
 class Poly(nn.Module):
