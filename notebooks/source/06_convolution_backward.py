@@ -1,14 +1,15 @@
 # %% [markdown]
 # # 06 · Convolution, backward
 #
-# How a gradient travels back through a convolution: to the bias, to the kernels and to the image; and
-# the layer that uses the way back as its way forward.
+# How a gradient travels back through a convolution: to the bias, to the kernels and to the image;
+# and the layer that uses the way back as its way forward.
 #
 # **You will be able to**
 #
-# - derive all three gradients of a convolution from one sum, with stride, padding, dilation and groups;
-# - build them in two ways, by scattering and by gathering, and prove them with the sharpest test there
-#   is for a linear operation;
+# - derive all three gradients of a convolution from one sum, with stride, padding, dilation and
+#   groups;
+# - build them in two ways, by scattering and by gathering, and prove them with the sharpest test
+#   there is for a linear operation;
 # - build a transposed convolution, say how large its output is and why it may show a checkerboard.
 #
 # **You need** lesson 05 (convolution, its windows as a view) and lesson 03 (gradient checking).
@@ -41,12 +42,13 @@ def draw(ax, table, title, numbers=False, cmap="RdBu_r"):
 # %% [markdown]
 # ## The idea in one picture
 #
-# Forward, every place of the output looks at a window of the image, multiplies it with the kernel and
-# adds up. One number comes of nine.
+# Forward, every place of the output looks at a window of the image, multiplies it with the kernel
+# and adds up. One number comes of nine.
 #
-# Backward, that one number has a gradient $dy$, and the nine pixels want their share. A pixel took part
-# with the weight that it was multiplied with, so its share is $dy$ times that weight: the place *stamps*
-# the kernel back onto the window it has seen. Here are two places with $dy = 1$, all others have 0.
+# Backward, that one number has a gradient $dy$, and the nine pixels want their share. A pixel took
+# part with the weight that it was multiplied with, so its share is $dy$ times that weight: the
+# place *stamps* the kernel back onto the window it has seen. Here are two places with $dy = 1$, all
+# others have 0.
 
 # %%
 images, labels = digits(train=False)[:]
@@ -72,32 +74,32 @@ assert dx[3, 2] == kernel[2, 1] + kernel[0, 0] and dx[3, 3] == kernel[2, 2] + ke
 figure
 
 # %% [markdown]
-# *Figure 1. A digit three, its upright edges, the gradients of two output places, and what they give back:
-# the kernel, stamped at each place. In the fourth row from the top the stamps overlap, and their values
-# are added.*
+# *Figure 1. A digit three, its upright edges, the gradients of two output places, and what they
+# give back: the kernel, stamped at each place. In the fourth row from the top the stamps overlap,
+# and their values are added.*
 #
-# With all places stamping at once, that is the whole gradient of the image. What remains is to write it
-# down exactly, and to find a fast form.
+# With all places stamping at once, that is the whole gradient of the image. What remains is to
+# write it down exactly, and to find a fast form.
 
 # %% [markdown]
 # ## The equations
 #
 # ### The sum
 #
-# From lesson 05: $x: (N, C, H, W)$ are images, $w: (O, C, R, S)$ kernels, $b: (O)$ biases, $a$ is the
-# stride and $d$ the dilation. The output $y: (N, O, P, Q)$ is
+# From lesson 05: $x: (N, C, H, W)$ are images, $w: (O, C, R, S)$ kernels, $b: (O)$ biases, $a$ is
+# the stride and $d$ the dilation. The output $y: (N, O, P, Q)$ is
 #
 # $$y_{nopq} = b_o + \sum_{c,r,s} w_{ocrs} \; x_{n,\, c,\, pa + rd,\, qa + sd}$$
 #
-# Padding is a step before: here $x$ has its border of zeros already, and $H, W$ include it. The gradient
-# of that step crops the border off again. Groups come at the end.
+# Padding is a step before: here $x$ has its border of zeros already, and $H, W$ include it. The
+# gradient of that step crops the border off again. Groups come at the end.
 #
-# Two things can be read off. For fixed $w$, and without the bias, $y$ is *linear* in $x$: twice the image
-# gives twice the output, and the sum of two images the sum of their outputs. In the same way it is linear
-# in $w$ for a fixed $x$.
+# Two things can be read off. For fixed $w$, and without the bias, $y$ is *linear* in $x$: twice the
+# image gives twice the output, and the sum of two images the sum of their outputs. In the same way
+# it is linear in $w$ for a fixed $x$.
 #
-# Let $L$ be the loss and $dy_{nopq} = \partial L / \partial y_{nopq}$. For any variable $v$ the chain
-# rule says (lesson 01)
+# Let $L$ be the loss and $dy_{nopq} = \partial L / \partial y_{nopq}$. For any variable $v$ the
+# chain rule says (lesson 01)
 #
 # $$dv = \sum_{n,o,p,q} dy_{nopq} \frac{\partial y_{nopq}}{\partial v}$$
 #
@@ -105,8 +107,8 @@ figure
 #
 # ### The bias
 #
-# $\partial y_{nopq} / \partial b_{o'}$ is 1 if $o = o'$ and 0 otherwise. Of the sum over $o$ one term
-# remains:
+# $\partial y_{nopq} / \partial b_{o'}$ is 1 if $o = o'$ and 0 otherwise. Of the sum over $o$ one
+# term remains:
 #
 # $$\boxed{\; db_o = \sum_{n,p,q} dy_{nopq} \;}$$
 #
@@ -114,16 +116,16 @@ figure
 #
 # ### The kernels
 #
-# In $y_{nopq}$ the weight $w_{ocrs}$ is multiplied with $x_{n,c,pa+rd,qa+sd}$. Other output channels do
-# not use it. So
+# In $y_{nopq}$ the weight $w_{ocrs}$ is multiplied with $x_{n,c,pa+rd,qa+sd}$. Other output
+# channels do not use it. So
 #
 # $$\boxed{\; dw_{ocrs} = \sum_{n,p,q} dy_{nopq} \; x_{n,\, c,\, rd + pa,\, sd + qa} \;}$$
 #
-# Compare it with the sum we came from. There the sum ran over $r, s$, with factor $d$ at them, and the
-# places were $p, q$, with factor $a$. Here the sum runs over $p, q$, and the places are $r, s$. So this is a
-# convolution again: **$dy$ is the kernel, it slides over $x$, and stride and dilation have changed
-# their parts.** A convolution with stride 2 has a weight gradient with dilation 2. The sum over $n$
-# does what the sum over channels did, and the channels $c$ are treated like a batch:
+# Compare it with the sum we came from. There the sum ran over $r, s$, with factor $d$ at them, and
+# the places were $p, q$, with factor $a$. Here the sum runs over $p, q$, and the places are $r, s$.
+# So this is a convolution again: **$dy$ is the kernel, it slides over $x$, and stride and dilation
+# have changed their parts.** A convolution with stride 2 has a weight gradient with dilation 2. The
+# sum over $n$ does what the sum over channels did, and the channels $c$ are treated like a batch:
 #
 # | | slides | over | batch | summed | step of places | step of taps |
 # |---|---|---|---|---|---|---|
@@ -140,8 +142,8 @@ figure
 #
 # There are two ways to go through these terms.
 #
-# **Scatter.** Take all $p, q, r, s$ in turn, and add each product where it belongs. These are the stamps
-# of figure 1:
+# **Scatter.** Take all $p, q, r, s$ in turn, and add each product where it belongs. These are the
+# stamps of figure 1:
 #
 # $$dx_{n,\, c,\, pa + rd,\, qa + sd} \mathrel{+}= \sum_o w_{ocrs} \; dy_{nopq}
 # \qquad \text{for all } p, q, r, s$$
@@ -151,8 +153,8 @@ figure
 #
 # $$dx_{ncij} = \sum_{o,r,s} w_{ocrs} \; dy_{n,\, o,\, i - rd,\, j - sd}$$
 #
-# where $dy$ outside of its $P \times Q$ places counts as 0. This is nearly the sum we started from, only
-# with a minus sign at the taps. To turn it into a plus, count the taps from the other end:
+# where $dy$ outside of its $P \times Q$ places counts as 0. This is nearly the sum we started from,
+# only with a minus sign at the taps. To turn it into a plus, count the taps from the other end:
 # $r' = R - 1 - r$ and $s' = S - 1 - s$, so that $-rd = r'd - (R - 1)d$:
 #
 # $$dx_{ncij} = \sum_{o,r',s'} \underbrace{w_{o,\, c,\, R-1-r',\, S-1-s'}}_{\text{flipped}} \;
@@ -166,19 +168,20 @@ figure
 #   correlation.
 #
 # With a stride $a > 1$ only those places exist for which $i - rd$ is a multiple of $a$. We put
-# $a - 1$ **zeros between the elements of $dy$**: in the spread array the element $p$ stands at $pa$, the
-# others are 0, and then the formula for $a = 1$ is right as it stands.
+# $a - 1$ **zeros between the elements of $dy$**: in the spread array the element $p$ stands at
+# $pa$, the others are 0, and then the formula for $a = 1$ is right as it stands.
 #
 # ### The matrix
 #
-# Write all pixels of one image as one long vector of $CHW$ numbers, and all outputs as one of $OPQ$. A
-# linear operation between vectors is a matrix $A: (OPQ, CHW)$,
+# Write all pixels of one image as one long vector of $CHW$ numbers, and all outputs as one of
+# $OPQ$. A linear operation between vectors is a matrix $A: (OPQ, CHW)$,
 #
 # $$y = A x \qquad \Longrightarrow \qquad dx = A^\top dy$$
 #
-# by lesson 02. Most of $A$ is zeros, and the same $RSC$ weights stand in each row of an output channel, a
-# little further to the right each time: a *Toeplitz* pattern. Nobody stores it. But it tells what "backward" means:
-# *scatter* goes through the columns of $A^\top$ and adds them up; *gather* goes through its rows.
+# by lesson 02. Most of $A$ is zeros, and the same $RSC$ weights stand in each row of an output
+# channel, a little further to the right each time: a *Toeplitz* pattern. Nobody stores it. But it
+# tells what "backward" means: *scatter* goes through the columns of $A^\top$ and adds them up;
+# *gather* goes through its rows.
 #
 # ### The adjoint
 #
@@ -187,8 +190,8 @@ figure
 #
 # $$\boxed{\; \langle A x,\, v \rangle = \langle x,\, A^\top v \rangle \;}$$
 #
-# An operation with this property for all $x$ and $v$ is called the *adjoint* of $A$, and there is one
-# only: if $B$ has it too, then $\langle x, (B - A^\top) v \rangle = 0$ for all $x$, so also for
+# An operation with this property for all $x$ and $v$ is called the *adjoint* of $A$, and there is
+# one only: if $B$ has it too, then $\langle x, (B - A^\top) v \rangle = 0$ for all $x$, so also for
 # $x = (B - A^\top) v$, whose square is then 0. Two random arrays and two sums test it. No step, no
 # truncation: both sides agree to rounding or the rule is wrong.
 #
@@ -205,22 +208,23 @@ figure
 # ### Backward as a layer: transposed convolution
 #
 # A convolution with stride 2 makes images smaller. Its way back, $v \mapsto A^\top v$, makes them
-# larger: each number stamps a kernel onto a larger image. With weights that are learned this is a layer
-# for *learned upsampling*, the **transposed convolution**: *its forward is the $dx$ of a convolution.* We
-# give its input the letters $x: (N, C, H, W)$, its output $y: (N, O, P, Q)$. Its weight
-# $w: (C, O, R, S)$ is that of the convolution which goes the other way, from $O$ channels to $C$:
+# larger: each number stamps a kernel onto a larger image. With weights that are learned this is a
+# layer for *learned upsampling*, the **transposed convolution**: *its forward is the $dx$ of a
+# convolution.* We give its input the letters $x: (N, C, H, W)$, its output $y: (N, O, P, Q)$. Its
+# weight $w: (C, O, R, S)$ is that of the convolution which goes the other way, from $O$ channels to
+# $C$:
 #
 # $$y_{n,\, o,\, ia + rd,\, ja + sd} \mathrel{+}= \sum_c w_{cors} \; x_{ncij} \qquad
 # \text{for all } i, j, r, s, \qquad \text{then add } b_o$$
 #
 # **Its gradients** need no new work. The forward is $A^\top$, so the way back to $x$ is
-# $(A^\top)^\top = A$: *the forward of the convolution*. And each product above holds one weight, one
-# $x_{ncij}$ and, on the way back, one $dy_{n,o,ia+rd,ja+sd}$, so
+# $(A^\top)^\top = A$: *the forward of the convolution*. And each product above holds one weight,
+# one $x_{ncij}$ and, on the way back, one $dy_{n,o,ia+rd,ja+sd}$, so
 #
 # $$dw_{cors} = \sum_{n,i,j} x_{ncij} \; dy_{n,\, o,\, ia + rd,\, ja + sd}$$
 #
-# which is the weight gradient of the convolution, *with $dy$ in the place of the image and $x$ in the
-# place of the gradient*.
+# which is the weight gradient of the convolution, *with $dy$ in the place of the image and $x$ in
+# the place of the gradient*.
 #
 # **Its size.** The last number, $i = H - 1$, stamps at row $(H - 1)a$, and the kernel reaches
 # $d(R - 1) + 1$ rows. The padding of the convolution, let it be $m$ (a margin), is cropped at both
@@ -228,20 +232,20 @@ figure
 #
 # $$P = (H - 1)\,a + d\,(R - 1) + 1 - 2m + \text{output padding}$$
 #
-# **Output padding** is there because a strided convolution rounds down. With $R = 3$, $a = 2$ and no
-# margin, an image of 7 rows becomes one of 3, and so does one of 8, whose last row is met by no tap. Going
-# back from 3, the formula says 7. Whoever wants 8 has to say so, and gets one more row at the end. As
-# $a$ sizes in a row have the same outcome, output padding goes from 0 to $a - 1$. Despite its name it
-# pads nothing with zeros: with a margin, the new row is one that would have been cropped, and holds
-# what the stamps left there.
+# **Output padding** is there because a strided convolution rounds down. With $R = 3$, $a = 2$ and
+# no margin, an image of 7 rows becomes one of 3, and so does one of 8, whose last row is met by no
+# tap. Going back from 3, the formula says 7. Whoever wants 8 has to say so, and gets one more row
+# at the end. As $a$ sizes in a row have the same outcome, output padding goes from 0 to $a - 1$.
+# Despite its name it pads nothing with zeros: with a margin, the new row is one that would have
+# been cropped, and holds what the stamps left there.
 
 # %% [markdown]
 # ## The code
 #
 # ### Loops
 #
-# Every product of the sum has three factors. Forward, it adds to $y$; backward, the product of any two
-# factors adds to the gradient of the third. So one loop says it all:
+# Every product of the sum has three factors. Forward, it adds to $y$; backward, the product of any
+# two factors adds to the gradient of the third. So one loop says it all:
 
 
 # %%
@@ -263,10 +267,10 @@ def conv2d_loops(x, w, b, dy, stride=1, dilation=1):
 # %% [markdown]
 # ### Arrays: scatter
 #
-# Lesson 05 made a view of all windows, (N, C, R, S, P, Q), without copying: a step to the next tap is
-# $d$ elements in the image, a step to the next place $a$. Its adjoint adds values of windows to where they
-# lie. For each tap $(r, s)$, the pixels that it meets are a slice with step $a$, no pixel twice; so a loop
-# over the taps is enough, and `+=` on a slice adds correctly.
+# Lesson 05 made a view of all windows, (N, C, R, S, P, Q), without copying: a step to the next tap
+# is $d$ elements in the image, a step to the next place $a$. Its adjoint adds values of windows to
+# where they lie. For each tap $(r, s)$, the pixels that it meets are a slice with step $a$, no
+# pixel twice; so a loop over the taps is enough, and `+=` on a slice adds correctly.
 
 
 # %%
@@ -289,9 +293,9 @@ def add_windows(shape, values, stride, dilation):
 
 
 # %% [markdown]
-# With the two, the convolution and its rules are the equations of above. `np.einsum` takes the letters of
-# the sum as they stand: what is missing on the right of the arrow is summed. One sum, three readings. (The
-# letter `g` counts groups; `o` and `c` then count channels inside a group.)
+# With the two, the convolution and its rules are the equations of above. `np.einsum` takes the
+# letters of the sum as they stand: what is missing on the right of the arrow is summed. One sum,
+# three readings. (The letter `g` counts groups; `o` and `c` then count channels inside a group.)
 
 
 # %%
@@ -373,9 +377,9 @@ for channels, options in [
 # ### The weight gradient is a convolution
 #
 # Now the table of the equations, as code: $dw$ by the *forward* alone, with images and channels
-# exchanged, and stride and dilation exchanged. One detail: if the stride does not divide evenly, the image has
-# rows at its end that no tap meets, and the sliding $dy$ would fit at a place too many. We keep the first
-# $R \times S$.
+# exchanged, and stride and dilation exchanged. One detail: if the stride does not divide evenly,
+# the image has rows at its end that no tap meets, and the sliding $dy$ would fit at a place too
+# many. We keep the first $R \times S$.
 
 # %%
 x, w = rng.normal(size=(2, 3, 10, 9)), rng.normal(size=(4, 3, 3, 3))
@@ -392,8 +396,8 @@ assert np.allclose(dw[:, :, :3, :3].swapaxes(0, 1), vjp_w(dy))
 # ### The image's gradient by gathering
 #
 # $dy$ with its zeros between and around, the kernel flipped, channels swapped. The border $(R-1)d$
-# may have margins of different size at the end, where rows were met by no tap, and the padding of the
-# forward can be taken off it at once: then nothing needs cropping.
+# may have margins of different size at the end, where rows were met by no tap, and the padding of
+# the forward can be taken off it at once: then nothing needs cropping.
 
 
 # %%
@@ -444,19 +448,20 @@ draw(axes[4], back[0, 0], "dx", numbers=True)
 figure
 
 # %% [markdown]
-# *Figure 2. Gathering, for a convolution of a 5x5 image with stride 2: $dy$ gets zeros between its elements,
-# because of the stride, and two rows and columns of zeros around, because the kernel has three taps. Over that
-# slides the flipped kernel. The middle of dx gets something from all four places.*
+# *Figure 2. Gathering, for a convolution of a 5x5 image with stride 2: $dy$ gets zeros between its
+# elements, because of the stride, and two rows and columns of zeros around, because the kernel has
+# three taps. Over that slides the flipped kernel. The middle of dx gets something from all four
+# places.*
 #
-# Which is better? The scatter form multiplies only what is there, but adds its windows up in pieces that lie
-# apart in memory. The gather form is a convolution, and as fast as one, for stride 1; with a larger stride
-# most of what it multiplies are zeros. For both the answer is the same.
+# Which is better? The scatter form multiplies only what is there, but adds its windows up in pieces
+# that lie apart in memory. The gather form is a convolution, and as fast as one, for stride 1; with
+# a larger stride most of what it multiplies are zeros. For both the answer is the same.
 
 # %% [markdown]
 # ### The matrix, drawn
 #
-# The columns of $A$ are what becomes of images in which one pixel is 1. Here for images of 6x6, or of 4x4 with
-# two channels; the colour says which tap of the kernel stands there.
+# The columns of $A$ are what becomes of images in which one pixel is 1. Here for images of 6x6, or
+# of 4x4 with two channels; the colour says which tap of the kernel stands there.
 
 
 # %%
@@ -488,10 +493,10 @@ assert not matrices["depthwise, two channels"][:4, 16:].any()
 figure
 
 # %% [markdown]
-# *Figure 3. Four convolutions as matrices; white is 0. Every row holds the nine weights, moved to the place it
-# looks at: with stride 2 each row moves by two pixels, with dilation 2 the taps lie apart, and with groups
-# there are blocks, one for each group. The gradient of the image multiplies with the transpose: the columns
-# say what each pixel gets.*
+# *Figure 3. Four convolutions as matrices; white is 0. Every row holds the nine weights, moved to
+# the place it looks at: with stride 2 each row moves by two pixels, with dilation 2 the taps lie
+# apart, and with groups there are blocks, one for each group. The gradient of the image multiplies
+# with the transpose: the columns say what each pixel gets.*
 
 # %%
 A = matrices["stride 2"]
@@ -502,16 +507,16 @@ print("weights in the columns:", np.unique((A != 0).sum(axis=0)))
 assert np.allclose(A.T @ dy.ravel(), vjp_x(dy).ravel())
 
 # %% [markdown]
-# The rows of $A$ all have nine weights, its columns have one, two or four: some pixels are seen by one
-# place, others by four. We shall meet these numbers again.
+# The rows of $A$ all have nine weights, its columns have one, two or four: some pixels are seen by
+# one place, others by four. We shall meet these numbers again.
 
 # %% [markdown]
 # ### Unfold and fold: how often is a pixel seen?
 #
-# Lesson 05 wrote the windows out as columns (im2col, `unfold`). The way back, *col2im* or `fold`, is
-# `add_windows`: an element that several windows hold gets the sum. So fold does not undo unfold; it
-# multiplies each pixel by the number of windows that hold it. To have the image back, divide by these
-# counts, which are fold of unfold of ones:
+# Lesson 05 wrote the windows out as columns (im2col, `unfold`). The way back, *col2im* or `fold`,
+# is `add_windows`: an element that several windows hold gets the sum. So fold does not undo unfold;
+# it multiplies each pixel by the number of windows that hold it. To have the image back, divide by
+# these counts, which are fold of unfold of ones:
 
 
 # %%
@@ -539,15 +544,15 @@ assert (counts(8, 2, 2) == 1).all() and (counts(9, 3, 1)[2:7, 2:7] == 9).all()
 figure
 
 # %% [markdown]
-# *Figure 4. How many windows hold each pixel. With kernel 3 and stride 2 the counts alternate, 4 2 4 2 in one row
-# and 2 1 2 1 in the next: a checkerboard. With a kernel whose size is a multiple of the stride (third and
-# fourth) they are even, but for the edges.*
+# *Figure 4. How many windows hold each pixel. With kernel 3 and stride 2 the counts alternate, 4 2
+# 4 2 in one row and 2 1 2 1 in the next: a checkerboard. With a kernel whose size is a multiple of
+# the stride (third and fourth) they are even, but for the edges.*
 #
 # ### Transposed convolution
 #
-# Forward and backward of a convolution, in each other's place. To ask `conv2d` for its rules we need an image of
-# the right size; its values do not matter, because the rule of a linear operation does not depend on where
-# it is taken.
+# Forward and backward of a convolution, in each other's place. To ask `conv2d` for its rules we
+# need an image of the right size; its values do not matter, because the rule of a linear operation
+# does not depend on where it is taken.
 
 
 # %%
@@ -586,9 +591,10 @@ for output_padding in 0, 1:
     assert smaller.shape == x.shape and larger.shape[2] == 7 + output_padding
 
 # %% [markdown]
-# Whether an image grows smoothly or in blocks is a matter of the kernel. Two classic ways of enlarging are
-# transposed convolutions with fixed weights and stride 2: a kernel of 2x2 ones repeats each pixel, and the
-# outer product of $(1, 3, 3, 1)/4$ with itself interpolates between pixels.
+# Whether an image grows smoothly or in blocks is a matter of the kernel. Two classic ways of
+# enlarging are transposed convolutions with fixed weights and stride 2: a kernel of 2x2 ones
+# repeats each pixel, and the outer product of $(1, 3, 3, 1)/4$ with itself interpolates between
+# pixels.
 
 # %%
 digit = images[labels == 3][:1].astype(float)
@@ -606,7 +612,8 @@ assert np.array_equal(enlarged["pixels repeated"], digit[0, 0].repeat(2, 0).repe
 a = digit[0, 0]
 between = (9 * a[:-1, :-1] + 3 * a[1:, :-1] + 3 * a[:-1, 1:] + a[1:, 1:]) / 16
 assert np.allclose(enlarged["interpolated"][1:-1:2, 1:-1:2], between)
-board = enlarged["kernel 3, all 1"]
+even_grey, _ = conv_transpose2d(np.ones((1, 1, 8, 8)), np.ones((1, 1, 3, 3)), np.zeros(1), stride=2)
+assert even_grey[0, 0, 2:4, 2:4].tolist() == [[4, 2], [2, 1]]  # the third kernel, on an even image
 
 figure, axes = viz.panels(1, 4, height=2.3)
 draw(axes[0], digit[0, 0], "8 x 8", cmap="Greys")
@@ -615,8 +622,9 @@ for ax, (title, picture) in zip(axes[1:], enlarged.items(), strict=True):
 figure
 
 # %% [markdown]
-# *Figure 5. A digit enlarged by three transposed convolutions. The first two kernels, of size 2 and 4, are fixed
-# ways to enlarge; the third, of size 3 and all ones, puts a checkerboard over the digit, for it adds up 1, 2 or 4 numbers from place to place.*
+# *Figure 5. A digit enlarged by three transposed convolutions. The first two kernels, of size 2 and
+# 4, are fixed ways to enlarge; the third, of size 3 and all ones, puts a checkerboard over the
+# digit, for it adds up 1, 2 or 4 numbers from place to place.*
 #
 # In a network the kernel is learned: it may start as one of these, or at random. The library has
 # `F.conv_transpose2d`, with the same layout of the weight, `nn.ConvTranspose2d` and `F.fold`:
@@ -657,14 +665,14 @@ assert report.ok
 viz.draw_gradcheck(report)
 
 # %% [markdown]
-# *Figure 6. Each small map is one channel of one image (x) or of one kernel (w). The rules and the measured
-# gradients look the same, and the error is dark throughout.*
+# *Figure 6. Each small map is one channel of one image (x) or of one kernel (w). The rules and the
+# measured gradients look the same, and the error is dark throughout.*
 #
 # ### By the adjoint test
 #
 # For a linear operation there is the sharper test. `adjoint_gap` returns
-# $\langle Ax, v \rangle - \langle x, Bv \rangle$ for random $x$ and $v$, as a share of the terms that were
-# added. It needs one call of each, whatever the size:
+# $\langle Ax, v \rangle - \langle x, Bv \rangle$ for random $x$ and $v$, as a share of the terms
+# that were added. It needs one call of each, whatever the size:
 
 
 # %%
@@ -678,41 +686,41 @@ def adjoint_gap(A, B, shape, seed=0):
     return abs(forward.sum() - backward.sum()) / np.linalg.norm(forward)
 
 
-def without_bias(w, b, **options):
-    """A and its adjoint, for conv2d as a function of images."""
-    _, (vjp_x, _, _) = conv2d(x, w, 0 * b, **options)
-    return lambda x: conv2d(x, w, 0 * b, **options)[0], vjp_x
+_, (vjp_x, vjp_w, _) = conv2d(x, w, 0 * b, **options)
+for_images = adjoint_gap(lambda x: conv2d(x, w, 0 * b, **options)[0], vjp_x, x.shape)
+for_kernels = adjoint_gap(lambda w: conv2d(x, w, 0 * b, **options)[0], vjp_w, w.shape)
+print("both right to rounding:", max(for_images, for_kernels) < 1e-13)
+assert max(for_images, for_kernels) < 1e-13
 
-
-gap = adjoint_gap(*without_bias(w, b, **options), x.shape)
-print("right rule, off by less than 1e-13:", gap < 1e-13)
-assert gap < 1e-13
+# %% [markdown]
+# How sharp is it? We change one weight that the rule uses in its seventh digit.
 
 # %%
 slightly_wrong = w.copy()
-slightly_wrong[0, 0, 0, 0] *= 1 + 1e-7  # one weight of the rule, in its seventh digit
-A, _ = without_bias(w, b, **options)
-_, B = without_bias(slightly_wrong, b, **options)
-gap = adjoint_gap(A, B, x.shape)
-print("one weight wrong in its seventh digit, seen:", gap > 1e-11)
+slightly_wrong[0, 0, 0, 0] *= 1 + 1e-7
+_, (nearly, _, _) = conv2d(x, slightly_wrong, 0 * b, **options)
+gap = adjoint_gap(lambda x: conv2d(x, w, 0 * b, **options)[0], nearly, x.shape)
+print("seen by the adjoint test:", gap > 1e-11)
 
 
 def nearly_right(x):
-    return A(x), B
+    return conv2d(x, w, 0 * b, **options)[0], nearly
 
 
 differences = mt.check_vjp(nearly_right, x, raise_on_failure=False)
-print("and by differences:                         ", "passed" if differences.ok else "FAILED")
+print("seen by differences:     ", not differences.ok)
 assert gap > 1e-11 and differences.ok
 
 # %% [markdown]
-# Differences compare to about five digits; the adjoint test sees all that a float holds. But mind what it says:
-# that $B$ belongs to $A$, not that $A$ is the convolution you meant. If both flip the kernel, they are each
-# other's adjoint, and pass. And it is for linear operations; a network with a ReLU in it has none.
+# Differences compare to about five digits; the adjoint test sees all that a float holds. But mind
+# what it says: that $B$ belongs to $A$, not that $A$ is the convolution you meant. If both flip the
+# kernel, they are each other's adjoint, and pass. And it is for linear operations; a network with a
+# ReLU in it has none.
 #
 # ### Wrong rules
 #
-# Five mistakes that are easy to make. Each replaces one rule of `conv2d` with stride 2 (stride 1 for the first).
+# Five mistakes that are easy to make. Each replaces one rule of `conv2d` with stride 2 (stride 1
+# for the first).
 
 
 # %%
@@ -777,12 +785,13 @@ assert "overwrite" in named["overwritten"][0] and "mean" in named["mean_bias"][2
 assert not named["not_flipped"][0] and not named["last_image_only"][1]
 
 # %% [markdown]
-# All five are found, and two are named at once. For the others, make the case smaller until the pattern
-# speaks. `last_image_only` passes with a batch of one: so the mistake is in how images are added up. And
-# `not_flipped` becomes readable where the kernel has one place only: dx is then the kernel itself.
+# All five are found, and two are named at once. For the others, make the case smaller until the
+# pattern speaks. `last_image_only` passes with a batch of one: so the mistake is in how images are
+# added up. And `not_flipped` becomes readable where the kernel has one place only: dx is then a sum
+# of kernels, and a flip of all of them shows as a flip of dx.
 
 # %%
-one_place = mt.check_vjp(not_flipped, x[:1, :, :3, :3], w[:1], b[:1], raise_on_failure=False)
+one_place = mt.check_vjp(not_flipped, x[:1, :, :3, :3], w[:2], b[:2], raise_on_failure=False)
 print("one image:", "passed" if mt.check_vjp(last_image_only, x[:1], w, b) else "FAILED")
 print("one place:", one_place.inputs[0].diagnosis)
 assert "kernel not flipped" in one_place.inputs[0].diagnosis
@@ -791,22 +800,22 @@ assert "kernel not flipped" in one_place.inputs[0].diagnosis
 viz.draw_gradcheck(one_place)
 
 # %% [markdown]
-# *Figure 7. The kernel as it is, where it should be flipped: left and middle are turned by 180 degrees
-# against one another. The rules of w and b are right.*
+# *Figure 7. The kernel as it is, where it should be flipped: left and middle are turned by 180
+# degrees against one another. The rules of w and b are right.*
 
 # %%
-no_zeros = mt.check_vjp(zeros_forgotten, x[:1, :1], w[:1, :1], b[:1], raise_on_failure=False)
+no_zeros = mt.check_vjp(zeros_forgotten, x[:1, :1], w[:2, :1], b[:2], raise_on_failure=False)
 analytic = no_zeros.inputs[0].analytic
 assert not analytic[:, :, 5:].any() and not analytic[:, :, :, 5:].any()
 assert no_zeros.inputs[0].numeric[:, :, 5:].all()
 viz.draw_gradcheck(no_zeros)
 
 # %% [markdown]
-# *Figure 8. The zeros between the elements of dy forgotten: the stamps are one pixel apart instead of two. They
-# crowd in the upper left corner, and two rows and columns get nothing.*
+# *Figure 8. The zeros between the elements of dy forgotten: the stamps are one pixel apart instead
+# of two. They crowd in the upper left corner, and two rows and columns get nothing.*
 #
-# The adjoint test finds the first three, too; it looks at the rule of one input at a time, and sees whether,
-# not where:
+# The adjoint test finds the first three, too; it looks at the rule of one input at a time, and sees
+# whether, not where:
 
 # %%
 for f in not_flipped, zeros_forgotten, overwritten:
@@ -820,18 +829,18 @@ for f in not_flipped, zeros_forgotten, overwritten:
 #
 # ### Enlarging digits
 #
-# A task for learned upsampling: from a digit of 4x4 pixels, made by averaging blocks of 2x2, guess the
-# original of 8x8. The network has a convolution of 3x3 with $K$ channels, a ReLU, and then one of two ways
-# to the larger image:
+# A task for learned upsampling: from a digit of 4x4 pixels, made by averaging blocks of 2x2, guess
+# the original of 8x8. The network has a convolution of 3x3 with $K$ channels, a ReLU, and then one
+# of two ways to the larger image:
 #
 # - **transposed convolution**, stride 2, of 3x3 or of 4x4;
-# - **repeat, then convolve**: every pixel is repeated 2x2 (a fixed way to enlarge), then a convolution of
-#   3x3.
+# - **repeat, then convolve**: every pixel is repeated 2x2 (a fixed way to enlarge), then a
+#   convolution of 3x3.
 #
-# What is a fair budget? The number of *weights* is one answer, that of *multiplications* another: the
-# transposed convolution computes at the small size, the convolution behind the repetition at the large
-# one, with four times as many pixels. We take four arms: three with about the same weights, and one with $K$
-# so large that it has about the multiplications of the second way.
+# What is a fair budget? The number of *weights* is one answer, that of *multiplications* another:
+# the transposed convolution computes at the small size, the convolution behind the repetition at
+# the large one, with four times as many pixels. We take four arms: three with about the same
+# weights, and one with $K$ so large that it has about the multiplications of the second way.
 
 
 # %%
@@ -933,21 +942,21 @@ for arm, runs in errors.items():
 # %%
 resized, three, four, wide = map(np.array, errors.values())
 assert max(map(max, errors.values())) < 0.9 * repeated
-assert (resized < three).all() and abs(resized.mean() - four.mean()) < 1.5
+assert (resized < three).all() and (resized < four).any() and (resized > four).any()
 assert wide.max() < min(resized.min(), three.min(), four.min())
 viz.plot_arms(errors, label="error on unseen digits, % of white")
 
 # %% [markdown]
-# *Figure 9. A dot is one seed. Every network is well ahead of repeating pixels, whose error is in the first
-# printed line.*
+# *Figure 9. A dot is one seed. Every network is well ahead of repeating pixels, whose error is in
+# the first printed line.*
 #
-# With equal weights, repeating and convolving is ahead of the transposed 3x3 on each seed, by a little. But with
-# equal multiplications the wide transposed convolution is ahead of it, and of all others, on each seed. Which
-# one is better depends on what is scarce.
+# With equal weights, repeating and convolving is ahead of the transposed 3x3 on each seed, by a
+# little; with the transposed 4x4 the seeds disagree. With equal multiplications the wide transposed
+# convolution is ahead of all others on each seed. Which one is better depends on what is scarce.
 #
-# There is an exact reason why the first two are so close. Repeating is a transposed convolution with a kernel of
-# 2x2 ones, and a convolution behind it can be drawn into that kernel: repeat and convolve by 3x3 *is* a
-# transposed convolution by 4x4, with only 9 free numbers in its 16 weights.
+# There is an exact reason why the two ways are so close. Repeating is a transposed convolution with
+# a kernel of 2x2 ones, and a convolution behind it can be drawn into that kernel: repeat and
+# convolve by 3x3 *is* a transposed convolution by 4x4, with only 9 free numbers in its 16 weights.
 
 # %%
 w3 = rng.normal(size=(1, 1, 3, 3))
@@ -962,8 +971,8 @@ assert np.allclose(one_way, other_way)
 # %% [markdown]
 # ### The checkerboard
 #
-# What do the networks make of a picture without any content, an even grey? A good answer is an even grey. We look
-# away from the edges, before training and after.
+# What do the networks make of a picture without any content, an even grey? A good answer is an even
+# grey. We look away from the edges, before training and after.
 
 # %%
 grey = np.full((1, 1, 8, 8), 0.5)
@@ -984,24 +993,35 @@ for column, (arm, pair) in zip(axes.T, patterns.items(), strict=True):
         ax.set_title(f"{arm}, {when}")
 figure
 
+
 # %%
-unevenness = {
-    arm: [predict(model, grey)[0, 0, 4:12, 4:12].std() for model in models]
-    for arm, models in trained.items()
-}
-assert max(unevenness["repeat, conv 3x3"]) < 1e-12
-assert min(min(unevenness[arm]) for arm in list(trained)[1:]) > 0.01
-assert all(pattern.std() > 0.01 for arm in list(shown)[1:] for pattern in patterns[arm])
+def unevenness(model):
+    return predict(model, grey)[0, 0, 4:12, 4:12].std()
+
+
+for arm, build in shown.items():
+    before = []
+    for seed in SEEDS:
+        mt.manual_seed(seed)
+        before.append(unevenness(build()))
+    after = [unevenness(model) for model in trained[arm]]
+    if arm.startswith("repeat"):
+        assert max(before + after) < 1e-12
+    else:
+        assert min(before + after) > 0.01
+        changes = np.sign(np.subtract(after, before))
+        assert {-1, 1} == set(changes)  # weaker on some seeds, stronger on others
 
 # %% [markdown]
-# *Figure 10. An even grey picture, enlarged; difference to the mean, red is brighter. Repeat and convolve gives an even
-# answer, trained or not: all pixels inside see the same. Both transposed convolutions weave a pattern with
-# period 2.*
+# *Figure 10. An even grey picture, enlarged; difference to the mean, red is brighter, and the
+# deepest colours are 0.3. Repeat and convolve gives an even answer, trained or not: all pixels
+# inside see the same. Both transposed convolutions weave a pattern with period 2.*
 #
-# The pattern of the 4x4 kernel shows that even counts are not enough: in each of the four positions of the
-# checkerboard another four of the 16 weights are at work, and only if their sums agree is the answer even. With
-# 3x3 there are 1, 2, 2 and 4 weights, and the sums have farther to go. Training on digits makes both
-# patterns weaker or stronger from seed to seed, but does not remove them: no digit is an even grey.
+# The pattern of the 4x4 kernel shows that even counts are not enough: in each of the four positions
+# of the checkerboard another four of the 16 weights are at work, and only if their sums agree is
+# the answer even. With 3x3 there are 1, 2, 2 and 4 weights, and the sums have farther to go.
+# Training on digits makes both patterns weaker or stronger from seed to seed, but does not remove
+# them: no digit is an even grey.
 
 # %%
 one = int(np.flatnonzero(labels == 5)[1])
@@ -1015,7 +1035,8 @@ viz.show_images(
 )
 
 # %% [markdown]
-# *Figure 11. A five that no network has seen, the sixteen numbers they get of it, and what they make of them.*
+# *Figure 11. A five that no network has seen, the sixteen numbers they get of it, and what they
+# make of them.*
 
 # %% [markdown]
 # ## Paper and code
@@ -1027,18 +1048,18 @@ viz.show_images(
 # | first weights | Long et al.: bilinear interpolation, as in figure 5, then learned; PyTorch: uniform, with a bound from the *second* axis of the weight | `nn.ConvTranspose2d`: PyTorch's |
 # | output size | PyTorch: `output_padding`, or `output_size` in the call of the layer; others take the wanted shape as an argument | `output_padding` |
 # | against the checkerboard | Odena et al.: resize, then convolve; or a kernel divisible by the stride | both shown |
-# | the image's gradient | im2col's way back, col2im (Chellapilla et al.); or a convolution with the turned kernel, which saves the scattered additions | both derived; the library takes the one that suits the shape |
+# | the image's gradient | im2col's way back, col2im (Chellapilla et al.); or a convolution with the turned kernel, which saves the scattered additions | both derived; the library's are in `ops/convolution_forms` |
 # | the border of $dx$ | a full correlation with border $(R-1)d$, then cropping by the padding $m$ | border $(R-1)d - m$ at once |
 #
-# One more difference in words. What is called the *kernel* of a mathematical convolution is flipped, and that of
-# a correlation is not. Deep learning computes correlations and calls them convolutions; its *backward* is then a
-# convolution in the mathematical sense.
+# One more difference in words. What is called the *kernel* of a mathematical convolution is
+# flipped, and that of a correlation is not. Deep learning computes correlations and calls them
+# convolutions; its *backward* is then a convolution in the mathematical sense.
 
 # %% [markdown]
 # ## Predict before you run
 #
-# **1.** A convolution with a 3x3 kernel of ones and stride 2 looks at an image of 7x7; all $dy$ are 1. What does $dx$
-# look like?
+# **1.** A convolution with a 3x3 kernel of ones and stride 2 looks at an image of 7x7; all $dy$ are
+# 1. What does $dx$ look like?
 
 # %%
 _, (vjp_x, _, _) = conv2d(np.zeros((1, 1, 7, 7)), np.ones((1, 1, 3, 3)), np.zeros(1), stride=2)
@@ -1047,13 +1068,14 @@ print(vjp_x(np.ones((1, 1, 3, 3)))[0, 0].astype(int))
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The counts of figure 4: it is a transposed convolution, so it has the checkerboard, too. Whoever draws the gradient of an
-# image through strided convolutions sees such patterns, though nothing is wrong.
+# The counts of figure 4: it is a transposed convolution, so it has the checkerboard, too. Whoever
+# draws the gradient of an image through strided convolutions sees such patterns, though nothing is
+# wrong.
 #
 # </details>
 #
-# **2.** A 1x1 convolution with stride 2, as in the shortcuts of residual networks. Which share of the pixels gets a gradient of
-# zero, whatever the weights?
+# **2.** A 1x1 convolution with stride 2, as in the shortcuts of residual networks. Which share of
+# the pixels gets a gradient of zero, whatever the weights?
 
 # %%
 x, w = rng.normal(size=(1, 3, 8, 8)), rng.normal(size=(5, 3, 1, 1))
@@ -1063,14 +1085,14 @@ print(f"{(vjp_x(rng.normal(size=y.shape)) == 0).mean():.0%}")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Three in four: only every second pixel of every second row is looked at. What is not seen forward gets nothing
-# backward: the columns of $A$ that belong to these pixels are empty.
+# Three in four: only every second pixel of every second row is looked at. What is not seen forward
+# gets nothing backward: the columns of $A$ that belong to these pixels are empty.
 #
 # </details>
 #
-# **3.** An image goes through a convolution, and the outcome through the transposed convolution with the same
-# weights. Does the image come back? Try a random 2x2 kernel with stride 2, and then four kernels that are
-# at right angles to one another, each of length 1.
+# **3.** An image goes through a convolution, and the outcome through the transposed convolution
+# with the same weights. Does the image come back? Try a random 2x2 kernel with stride 2, and then
+# four kernels that are at right angles to one another, each of length 1.
 
 # %%
 x = rng.normal(size=(1, 1, 6, 6))
@@ -1083,9 +1105,9 @@ for name, w in ("random kernel", rng.normal(size=(1, 1, 2, 2))), ("four at right
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# In general not: $A^\top$ is the transpose, not the inverse, and 36 numbers cannot come back from 9. The
-# four kernels make 36 numbers of 36, by an orthogonal matrix in each block of 2x2, and for an orthogonal matrix the transpose
-# is the inverse. (They are the Haar wavelets of a block.)
+# In general not: $A^\top$ is the transpose, not the inverse, and 36 numbers cannot come back from
+# 9. The four kernels make 36 numbers of 36, by an orthogonal matrix in each block of 2x2, and for
+# an orthogonal matrix the transpose is the inverse. (They are the Haar wavelets of a block.)
 #
 # </details>
 
@@ -1104,25 +1126,29 @@ for name, w in ("random kernel", rng.normal(size=(1, 1, 2, 2))), ("four at right
 # %% [markdown]
 # ## What to remember
 #
-# - One sum of products of three factors: take the derivative with respect to one, and the sum runs over the
-#   indices which that one lacks.
+# - One sum of products of three factors: take the derivative with respect to one, and the sum runs
+#   over the indices which that one lacks.
 # - $db$ is a sum of $dy$. $dw$ is a convolution of $x$ by $dy$, stride and dilation exchanged.
-# - $dx$: scatter (every place stamps its kernel, overlaps add) or gather ($dy$ with zeros between and around, the kernel flipped,
-#   channels swapped).
+# - $dx$: scatter (every place stamps its kernel, overlaps add) or gather ($dy$ with zeros between
+#   and around, the kernel flipped, channels swapped).
 # - $\langle Ax, v \rangle = \langle x, A^\top v \rangle$ tests an adjoint to the last digit.
-# - A transposed convolution is the $dx$ of a convolution used as a layer, and its $dx$ is a convolution. A kernel that the
-#   stride does not divide overlaps unevenly.
+# - A transposed convolution is the $dx$ of a convolution used as a layer, and its $dx$ is a
+#   convolution. A kernel that the stride does not divide overlaps unevenly.
 
 # %% [markdown]
 # ## Sources
 #
-# - Y. LeCun et al., *Backpropagation Applied to Handwritten Zip Code Recognition*, Neural Computation 1, 1989.
+# - Y. LeCun et al., *Backpropagation Applied to Handwritten Zip Code Recognition*, Neural
+#   Computation 1, 1989.
 # - K. Chellapilla, S. Puri, P. Simard, *High Performance Convolutional Neural Networks for Document
 #   Processing*, IWFHR 2006: convolution unrolled into a matrix product, forward and backward.
 # - M. D. Zeiler, D. Krishnan, G. W. Taylor, R. Fergus, *Deconvolutional Networks*, CVPR 2010.
-# - J. Long, E. Shelhamer, T. Darrell, *Fully Convolutional Networks for Semantic Segmentation*, CVPR 2015.
+# - J. Long, E. Shelhamer, T. Darrell, *Fully Convolutional Networks for Semantic Segmentation*,
+#   CVPR 2015.
 # - A. Radford, L. Metz, S. Chintala, *Unsupervised Representation Learning with Deep Convolutional
 #   Generative Adversarial Networks*, ICLR 2016.
-# - V. Dumoulin, F. Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285, 2016.
+# - V. Dumoulin, F. Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285,
+#   2016.
 # - A. Odena, V. Dumoulin, C. Olah, *Deconvolution and Checkerboard Artifacts*, Distill, 2016.
-# - PyTorch's documentation: `torch.nn.functional.conv_transpose2d`, `torch.nn.ConvTranspose2d`, `torch.nn.Fold`.
+# - PyTorch's documentation: `torch.nn.functional.conv_transpose2d`, `torch.nn.ConvTranspose2d`,
+#   `torch.nn.Fold`.
