@@ -60,6 +60,7 @@ def diagnoses(
         _flipped,
         _signs,
         _shifted,
+        _reordered,
         _offset,
         _partly_zero,
     ]
@@ -159,6 +160,20 @@ def _shifted(got: np.ndarray, expected: np.ndarray) -> str:
         for ahead, behind, kept in ((a[1:], b[:-1], b[1:]), (a[:-1], b[1:], b[:-1])):
             if len(a) > 2 and _close(ahead, behind) and not _close(ahead, kept):
                 return f"shifted by one along axis {axis}"
+    return ""
+
+
+def _reordered(got: np.ndarray, expected: np.ndarray) -> str:
+    for axis in range(got.ndim):
+        slices, wanted = np.moveaxis(got, axis, 0), np.moveaxis(expected, axis, 0)
+        if not 2 < len(slices) <= 64:  # every slice is compared with every other
+            continue
+        order = [next((i for i, b in enumerate(wanted) if _close(a, b)), -1) for a in slices]
+        if sorted(order) == list(range(len(order))):
+            return (
+                f"the right values in another order along axis {axis}: a permutation that is "
+                "applied once more in place of its inverse?"
+            )
     return ""
 
 

@@ -164,6 +164,13 @@ def test_an_index_that_is_off_by_one():
     assert diagnosis_of(crop, normal(2, 8)) == "shifted by one along axis 1"
 
 
+def test_a_permutation_applied_again_in_place_of_its_inverse():
+    def shuffled(x, order=(0, 3, 1, 4, 2, 5)):
+        return x[:, list(order)], lambda dy: dy[:, list(order)]
+
+    assert "in another order along axis 1" in diagnosis_of(shuffled, normal(2, 6))
+
+
 def test_softmax_without_its_sum():
     def softmax(x):
         e = np.exp(x)
