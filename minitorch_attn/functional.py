@@ -109,8 +109,12 @@ from .ops.loss import (
 )
 from .ops.normalization import (
     batch_norm,
+    group_norm,
+    instance_norm,
     layer_norm,
+    local_response_norm,
 )
+from .ops.padding import pad
 from .ops.pooling import (
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
@@ -146,7 +150,6 @@ from .ops.shape import (
     flip,
     masked_fill,
     movedim,
-    pad,
     permute,
     repeat,
     reshape,
@@ -157,6 +160,10 @@ from .ops.shape import (
     transpose,
     tril,
     triu,
+    unbind,
     unsqueeze,
 )
+from .ops.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
+from .ops.similarity import cosine_similarity, normalize
+from .ops.sorting import argsort, sort, topk
 from .ops.special import erf

@@ -7,7 +7,17 @@ declarations in `Tensor`.
 from __future__ import annotations
 
 from ..engine import Tensor
-from . import activation, arithmetic, comparison, conversion, indexing, linalg, reduction, shape
+from . import (
+    activation,
+    arithmetic,
+    comparison,
+    conversion,
+    indexing,
+    linalg,
+    reduction,
+    shape,
+    sorting,
+)
 
 
 def _reflected(op):
@@ -83,7 +93,8 @@ METHODS = {
     reduction: """all amax amin any argmax argmin cumsum logsumexp max mean min norm prod std sum
         var""",
     shape: """broadcast_to chunk clone contiguous expand_as flatten masked_fill movedim roll split
-        squeeze t transpose tril triu unsqueeze""",
+        squeeze t transpose tril triu unbind unsqueeze""",
+    sorting: "argsort sort topk",
 }
 METHODS_OF_SIZES = "expand flip permute repeat reshape"
 

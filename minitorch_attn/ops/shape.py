@@ -1,4 +1,4 @@
-"""The same values in another arrangement: reshaped, permuted, joined, cut, padded.
+"""The same values in another arrangement: reshaped, permuted, joined, cut.
 
 Where NumPy can, a result is a view that shares its memory with the input.
 """
@@ -228,6 +228,14 @@ def chunk(input, chunks, dim=0):
     return split(x, max(1, math.ceil(size / chunks)), dim)
 
 
+def unbind(input, dim=0):
+    """The slices along an axis, without it, as a tuple."""
+    x = operand(input)
+    axis = axis_of("unbind", dim, x.ndim)
+    before = (slice(None),) * axis
+    return tuple(x[(*before, i)] for i in range(x.shape[axis]))
+
+
 # -- copies and repetitions ------------------------------------------------------------------------
 
 
@@ -282,52 +290,6 @@ def roll(x, *, shifts, dims=None):
 
 
 # -- filling ---------------------------------------------------------------------------------------
-
-
-def pad(input, pad, mode="constant", value=None):
-    """With a border of `value` around it.
-
-    Parameters
-    ----------
-    input : (*)
-    pad : ints
-        (before, after) of the LAST axis, then of the one before it, and so on:
-        (left, right, top, bottom) for images (N, C, H, W). A negative width cuts off.
-    mode : "constant"
-    value : float, optional
-        0 if left out.
-    """
-    if mode != "constant":
-        raise ValueError(f"pad: mode {mode!r} is not known here, only 'constant'")
-    return _pad(input, widths=tuple(pad), value=0 if value is None else value)
-
-
-@primitive
-def _pad(x, *, widths, value):
-    if len(widths) % 2 or len(widths) > 2 * x.ndim:
-        raise ShapeError(
-            f"pad: needs (before, after) for up to {x.ndim} axes, the last axis first, not {widths}"
-        )
-    added = len(widths) // 2
-    pairs = [(0, 0)] * (x.ndim - added) + list(zip(widths[-2::-2], widths[-1::-2]))
-    shape = [n + before + after for n, (before, after) in zip(x.shape, pairs)]
-    if any(n < 0 for n in shape):
-        raise ShapeError(f"pad: cutting {widths} off leaves nothing of {x.shape}")
-    # Where x lies in the padded array, and which part of x that is where the border cuts.
-    place = tuple(slice(max(b, 0), n - max(a, 0)) for n, (b, a) in zip(shape, pairs))
-    part = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(x.shape, pairs))
-    y = array_module(x).full(shape, value, dtype=x.dtype)
-    y[place] = x[part]
-    whole, cuts = x.shape, min(widths, default=0) < 0
-
-    def vjp_x(dy):
-        if not cuts:
-            return dy[place]
-        dx = array_module(dy).zeros(whole, dy.dtype)
-        dx[part] = dy[place]
-        return dx
-
-    return y, vjp_x
 
 
 @primitive

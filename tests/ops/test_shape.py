@@ -256,38 +256,6 @@ def test_split_sizes_must_add_up():
 # -- filling ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(-1, 2), min_size=0, max_size=3), st.lists(st.integers(-1, 2)))
-def test_pad_by_any_widths_as_in_pytorch(before, after):
-    widths = [w for pair in zip(before, after) for w in pair]
-    compare(
-        lambda x: F.pad(x, widths, value=1.5),
-        lambda x: torch.nn.functional.pad(x, widths, value=1.5),
-        normal(3, 4, 5),
-    )
-
-
-def test_pad_counts_from_the_last_axis():
-    y = F.pad(mt.ones(1, 2), (1, 0, 0, 2))
-    np.testing.assert_array_equal(y.numpy(), [[0, 1, 1], [0, 0, 0], [0, 0, 0]])
-
-
-@pytest.mark.parametrize("widths", [(1,), (1, 2, 3), (1, 1, 1, 1, 1, 1)])
-def test_pad_needs_pairs_for_axes_that_exist(widths):
-    with pytest.raises(mt.ShapeError, match=r"pad: needs \(before, after\) for up to 2 axes"):
-        F.pad(mt.ones(2, 2), widths)
-
-
-def test_pad_cannot_cut_more_than_there_is():
-    with pytest.raises(mt.ShapeError, match="leaves nothing"):
-        F.pad(mt.ones(2, 2), (-2, -1))
-
-
-def test_pad_names_the_mode_it_does_not_know():
-    with pytest.raises(ValueError, match="pad: mode 'reflect'"):
-        F.pad(mt.ones(2, 2), (1, 1), mode="reflect")
-
-
 def test_masked_fill_broadcasts_its_mask():
     mask = np.array([True, False, True, False])
     compare(lambda x: F.masked_fill(x, mt.tensor(mask), -math.inf).exp(), _torch_masked(mask), X)

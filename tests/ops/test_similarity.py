@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+import minitorch_attn as mt
+import minitorch_attn.functional as F
+
+from .parity import check_gradients, compare, normal
+
+
+def pytorch(name):
+    pytest.importorskip("torch")
+    import torch
+
+    return getattr(torch.nn.functional, name)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, 0.5, float("inf")])
+@pytest.mark.parametrize(("shape", "dim"), [((3, 4), 1), ((3, 4), 0), ((2, 3, 4), -1), ((5,), 0)])
+def test_normalize_agrees_with_pytorch(shape, dim, p):
+    compare(F.normalize, pytorch("normalize"), normal(*shape), p=p, dim=dim)
+    compare(F.normalize, pytorch("normalize"), normal(*shape), p=p, dim=dim, eps=1.5)
+
+
+def test_normalize_over_several_axes_and_of_nothing():
+    compare(F.normalize, pytorch("normalize"), normal(2, 3, 4), dim=(1, 2))
+    compare(F.normalize, pytorch("normalize"), normal(0, 3))
+
+
+def test_the_null_vector_stays_and_its_gradient_is_finite():
+    x = np.zeros((2, 3))
+    x[1] = 1, 2, 2
+    compare(F.normalize, pytorch("normalize"), x)
+    assert F.normalize(x).tolist()[0] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dim"),
+    [((3, 4), (3, 4), 1), ((2, 3, 4), (3, 4), -1), ((2, 1, 4), (3, 4), 0), ((5,), (5,), 0),
+     ((0, 3), (0, 3), 1), ((3, 1), (3, 1), 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("eps", [1e-8, 2.0])
+def test_cosine_similarity_agrees_with_pytorch(first, second, dim, eps):
+    ours, theirs = F.cosine_similarity, pytorch("cosine_similarity")
+    compare(ours, theirs, normal(*first), normal(*second, seed=1), dim=dim, eps=eps)
+
+
+def test_cosine_similarity_of_null_vectors_agrees_with_pytorch():
+    x = normal(4, 3)
+    x[0], x[1] = 0, 1e-10
+    compare(F.cosine_similarity, pytorch("cosine_similarity"), x, normal(4, 3, seed=1))
+
+
+def test_what_the_cosine_is():
+    x = mt.tensor([[1.0, 0.0], [1.0, 1.0], [-2.0, 0.0]])
+    y = F.cosine_similarity(x, mt.tensor([[3.0, 0.0]]))
+    np.testing.assert_allclose(y.numpy(), [1, np.sqrt(0.5), -1], rtol=1e-6)
+
+
+def test_gradients_are_those_measured():
+    check_gradients(F.normalize, normal(3, 4))
+    check_gradients(F.normalize, normal(3, 4), 3.0, 0)
+    check_gradients(F.cosine_similarity, normal(3, 4), normal(3, 4, seed=1))
+    check_gradients(F.cosine_similarity, normal(2, 1, 4), normal(3, 4, seed=1), dim=2)
+
+
+def test_what_does_not_fit_is_explained():
+    with pytest.raises(mt.ShapeError, match=r"\(3, 4\) and \(3, 5\) do not broadcast"):
+        F.cosine_similarity(mt.ones(3, 4), mt.ones(3, 5))
+    with pytest.raises(IndexError, match="cosine_similarity: .*2"):
+        F.cosine_similarity(mt.ones(3, 4), mt.ones(3, 4), dim=2)
