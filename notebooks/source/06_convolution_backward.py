@@ -103,7 +103,8 @@ figure
 #
 # $$dv = \sum_{n,o,p,q} dy_{nopq} \frac{\partial y_{nopq}}{\partial v}$$
 #
-# and since all is linear, the derivative of $y$ with respect to a factor is the other factor.
+# and since each term of $y$ is a product of two factors, its derivative with respect to one of them
+# is the other.
 #
 # ### The bias
 #
@@ -135,7 +136,14 @@ figure
 # ### The image
 #
 # The pixel $x_{ncij}$ takes part in $y_{nopq}$ if some tap meets it, that is, if $pa + rd = i$ and
-# $qa + sd = j$; then its factor is $w_{ocrs}$. It does so for all $o$, and possibly at many places:
+# $qa + sd = j$; then its factor is $w_{ocrs}$. With a bracket that is 1 if what it says is true and
+# 0 otherwise,
+#
+# $$\frac{\partial y_{nopq}}{\partial x_{ncij}} = \sum_{r,s} w_{ocrs} \, [pa + rd = i] \,
+# [qa + sd = j]$$
+#
+# Put into the chain rule, this sums over all output channels, and over those places and taps for
+# which the brackets are 1:
 #
 # $$\boxed{\; dx_{ncij} = \sum_o \sum_{\substack{p,q,r,s \\ pa + rd = i \\ qa + sd = j}}
 # w_{ocrs} \; dy_{nopq} \;}$$
@@ -186,7 +194,7 @@ figure
 # ### The adjoint
 #
 # For all vectors $x$ and $v$ we have $(Ax)^\top v = x^\top (A^\top v)$, or with the inner product
-# $\langle a, b \rangle = \sum_i a_i b_i$,
+# $\langle u, v \rangle = \sum_i u_i v_i$,
 #
 # $$\boxed{\; \langle A x,\, v \rangle = \langle x,\, A^\top v \rangle \;}$$
 #
@@ -395,9 +403,9 @@ assert np.allclose(dw[:, :, :3, :3].swapaxes(0, 1), vjp_w(dy))
 # %% [markdown]
 # ### The image's gradient by gathering
 #
-# $dy$ with its zeros between and around, the kernel flipped, channels swapped. The border $(R-1)d$
-# may have margins of different size at the end, where rows were met by no tap, and the padding of
-# the forward can be taken off it at once: then nothing needs cropping.
+# $dy$ with its zeros between and around, the kernel flipped, the channels swapped. Two details:
+# rows that no tap has met make the border larger at the end; and the padding of the forward (at
+# most $(R-1)d$) can be taken off the border at once, so that nothing needs cropping.
 
 
 # %%
@@ -1119,8 +1127,8 @@ for name, w in ("random kernel", rng.normal(size=(1, 1, 2, 2))), ("four at right
 # 1. **weight_and_bias**: the gradients of the kernels and of the bias.
 # 2. **col2im**: add windows up where they lie.
 # 3. **input_by_gathering**: the gradient of the image as a full correlation.
-# 4. **grouped_conv2d**: a whole convolution with stride, padding and groups, and its rules.
-# 5. **adjoint_gap**: the test for adjoints.
+# 4. **adjoint_gap**: the test for adjoints.
+# 5. **grouped_conv2d**: a whole convolution with stride, padding and groups, and its rules.
 # 6. **conv_transpose2d**: the transposed convolution, with its own rules.
 
 # %% [markdown]
