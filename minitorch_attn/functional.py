@@ -89,6 +89,7 @@ from .ops.indexing import (
     one_hot,
     take_along_dim,
 )
+from .ops.interpolation import interpolate
 from .ops.linalg import (
     bmm,
     dot,
@@ -139,6 +140,7 @@ from .ops.reduction import (
     sum,
     var,
 )
+from .ops.sampling import affine_grid, grid_sample
 from .ops.shape import (
     broadcast_to,
     cat,
