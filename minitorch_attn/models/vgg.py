@@ -38,7 +38,7 @@ class VGG(nn.Module):
         Whether each convolution is followed by batch normalisation, which the paper, being
         older, has not.
     hidden : int
-        Width of the two hidden linear layers.
+        Width of the two hidden linear layers, which hold most of the parameters.
     dropout : float
         Probability of a zero behind each of them.
 
@@ -101,21 +101,29 @@ class VGG(nn.Module):
         return self.classifier(x.flatten(1))
 
 
-def vgg11(num_classes: int = 1000, in_channels: int = 3, batch_norm: bool = False) -> VGG:
+def vgg11(
+    num_classes: int = 1000, in_channels: int = 3, batch_norm: bool = False, hidden: int = 4096
+) -> VGG:
     """VGG-11 (configuration A): 132,863,336 parameters with 1000 classes. See `VGG`."""
-    return VGG(STAGES[11], num_classes, in_channels, batch_norm)
+    return VGG(STAGES[11], num_classes, in_channels, batch_norm, hidden)
 
 
-def vgg13(num_classes: int = 1000, in_channels: int = 3, batch_norm: bool = False) -> VGG:
+def vgg13(
+    num_classes: int = 1000, in_channels: int = 3, batch_norm: bool = False, hidden: int = 4096
+) -> VGG:
     """VGG-13 (configuration B): 133,047,848 parameters with 1000 classes. See `VGG`."""
-    return VGG(STAGES[13], num_classes, in_channels, batch_norm)
+    return VGG(STAGES[13], num_classes, in_channels, batch_norm, hidden)
 
 
-def vgg16(num_classes: int = 1000, in_channels: int = 3, batch_norm: bool = False) -> VGG:
+def vgg16(
+    num_classes: int = 1000, in_channels: int = 3, batch_norm: bool = False, hidden: int = 4096
+) -> VGG:
     """VGG-16 (configuration D): 138,357,544 parameters with 1000 classes. See `VGG`."""
-    return VGG(STAGES[16], num_classes, in_channels, batch_norm)
+    return VGG(STAGES[16], num_classes, in_channels, batch_norm, hidden)
 
 
-def vgg19(num_classes: int = 1000, in_channels: int = 3, batch_norm: bool = False) -> VGG:
+def vgg19(
+    num_classes: int = 1000, in_channels: int = 3, batch_norm: bool = False, hidden: int = 4096
+) -> VGG:
     """VGG-19 (configuration E): 143,667,240 parameters with 1000 classes. See `VGG`."""
-    return VGG(STAGES[19], num_classes, in_channels, batch_norm)
+    return VGG(STAGES[19], num_classes, in_channels, batch_norm, hidden)
