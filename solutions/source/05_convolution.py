@@ -84,7 +84,8 @@ check("05.conv2d_loops", conv2d_loops)
 #
 # `as_strided(x, shape, strides)` makes such a view. `strides` says for each axis how many *bytes* lie
 # between neighbours; `x.strides` are those of `x`. Take them from there: the images may be a part of a
-# larger array.
+# larger array. In the check they are, and all its other numbers are -99: where you meet one, a step was
+# wrong.
 
 
 # %% exercise="windows"
