@@ -11,7 +11,8 @@ from minitorch_attn.models.shufflenet_v2 import (
 )
 
 from ..nn.parity import compare_modules, normal
-from .networks import check_training, count, shapes
+from .networks import count, shapes
+from .training import assert_trains
 
 
 def torch_unit(torch, in_channels, out_channels, stride):
@@ -91,4 +92,4 @@ def test_its_parameters_have_the_names_of_torchvision(unfilled):
 
 
 def test_every_parameter_gets_a_gradient():
-    check_training(shufflenet_v2_x0_5(7, in_channels=1), 1, 32, 32, num_classes=7)
+    assert_trains(shufflenet_v2_x0_5(7, in_channels=1), 32, num_classes=7)
