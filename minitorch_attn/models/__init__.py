@@ -19,6 +19,13 @@ from .densenet import (
     densenet169,
     densenet201,
 )
+from .dpn import DPN, dpn68, dpn92, dpn98, dpn107, dpn131
+from .googlenet import GoogLeNet, auxiliary_cross_entropy, googlenet
+from .inception_v3 import InceptionV3, inception_v3
+from .mobilenet_v1 import MobileNetV1, mobilenet_v1
+from .mobilenet_v2 import MobileNetV2, mobilenet_v2
+from .nasnet import NASNetA, nasnet_a_cifar, nasnet_a_large, nasnet_a_mobile
+from .polynet import PolyNet, polynet
 from .preact_resnet import (
     PreActResNet,
     preact_resnet,
@@ -39,24 +46,44 @@ from .resnet import (
 )
 from .resnext import cifar_resnext, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d
 from .se_resnet import SEBlock, SEResNet, se_resnet
+from .shufflenet_v1 import ShuffleNetV1, shufflenet_v1
+from .shufflenet_v2 import (
+    ShuffleNetV2,
+    shufflenet_v2_x0_5,
+    shufflenet_v2_x1_0,
+    shufflenet_v2_x1_5,
+    shufflenet_v2_x2_0,
+)
 from .squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
 from .vgg import VGG, vgg11, vgg13, vgg16, vgg19
 from .wide_resnet import wide_resnet50_2, wide_resnet101_2, wrn
+from .xception import Xception, xception
 
 __all__ = [
     "AlexNet",
     "BasicBlock",
     "Bottleneck",
     "CifarResNet",
+    "DPN",
     "DenseNet",
+    "GoogLeNet",
+    "InceptionV3",
+    "MobileNetV1",
+    "MobileNetV2",
+    "NASNetA",
+    "PolyNet",
     "PreActResNet",
     "PyramidNet",
     "ResNet",
     "SEBlock",
     "SEResNet",
+    "ShuffleNetV1",
+    "ShuffleNetV2",
     "SqueezeNet",
     "VGG",
+    "Xception",
     "alexnet",
+    "auxiliary_cross_entropy",
     "cifar_densenet",
     "cifar_resnet",
     "cifar_resnext",
@@ -64,6 +91,19 @@ __all__ = [
     "densenet161",
     "densenet169",
     "densenet201",
+    "dpn107",
+    "dpn131",
+    "dpn68",
+    "dpn92",
+    "dpn98",
+    "googlenet",
+    "inception_v3",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "nasnet_a_cifar",
+    "nasnet_a_large",
+    "nasnet_a_mobile",
+    "polynet",
     "preact_resnet",
     "preact_resnet1001",
     "preact_resnet110",
@@ -84,6 +124,11 @@ __all__ = [
     "resnext101_64x4d",
     "resnext50_32x4d",
     "se_resnet",
+    "shufflenet_v1",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x1_5",
+    "shufflenet_v2_x2_0",
     "squeezenet1_0",
     "squeezenet1_1",
     "vgg11",
@@ -93,4 +138,5 @@ __all__ = [
     "wide_resnet101_2",
     "wide_resnet50_2",
     "wrn",
+    "xception",
 ]
