@@ -433,6 +433,7 @@ def test_options_out_of_range_are_explained(options, message):
             {},
             r"has 3 channels, but the weight \(4, 2, 3, 3\) takes 4.*shape \(3, 2, 3, 3\)",
         ),
+        ((2, 3, 5, 5), (2, 4, 3, 3), None, {}, "takes 2: give an input of 2 channels"),
         ((2, 3, 5, 5), (3, 2, 3, 3), None, {"groups": 2}, "groups=2 must divide the 3 channels"),
         ((2, 3, 5, 5), (3, 2, 3, 3), None, {"groups": 0}, "groups=0"),
         ((2, 4, 5, 5), (4, 2, 3, 3), (2,), {"groups": 2}, r"4 kernels, shape \(4,\), not \(2,\)"),

@@ -159,6 +159,11 @@ def test_inputs_that_are_not_contiguous():
             "fold: a kernel of 2x2 .* has 3x4 = 12 places in an image of 4x5, .*11 columns",
         ),
         (
+            lambda: F.fold(normal(2, 8, 13), (4, 5), 2),
+            mt.ShapeError,
+            "fold: .* 13 columns: give 12",
+        ),
+        (
             lambda: F.fold(normal(2, 8, 11), (1, 5), 2),
             mt.ShapeError,
             "fold: a kernel of 2x2 does not fit into an image of 1x5",
