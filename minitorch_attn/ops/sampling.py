@@ -175,28 +175,27 @@ def grid_sample(input, grid, *, mode="bilinear", padding_mode="zeros", align_cor
         for d, size in enumerate(sizes)
     ]
     bordered, without_border = _add_border(input, mode, padding_mode, align_corners)
-    pixels = bordered.reshape(-1)
-    steps = [math.prod(bordered.shape[3 + d :]) for d in range(len(sizes))]  # to the next neighbour
-    per_image = math.prod(bordered.shape[2:])
-    first = _sum(axis.first * step for axis, step in zip(axes, steps))  # (N, P)
-    first += xp.arange(N)[:, None] * (C * per_image)
-    channels = xp.arange(C)[:, None] * per_image
-    away = [
-        sum(combined)
-        for combined in itertools.product(
-            *([k * s for k in range(NEIGHBOURS[mode])] for s in steps)
-        )
-    ]  # how far each neighbour lies from the first
-    weights = [_product(along) for along in itertools.product(*(axis.weights for axis in axes))]
+    pixels, border_shape, grid_shape = bordered.reshape(-1), bordered.shape, grid.shape
 
-    border_shape, grid_shape = bordered.shape, grid.shape
-    parts = list(blocks(N, C * P * (first.itemsize + 2 * input.itemsize)))
+    # Indices into `pixels`, row-major: that of the first neighbour of each place in channel 0,
+    # and how far beyond it the channels and the other neighbours lie.
+    first = xp.arange(N)[:, None] * C
+    for axis, size in zip(axes, border_shape[2:]):
+        first = first * size + axis.first
+    channels = xp.arange(C)[:, None] * math.prod(border_shape[2:])
+    away = [
+        int(np.ravel_multi_index(k, border_shape[2:]))
+        for k in itertools.product(range(NEIGHBOURS[mode]), repeat=len(sizes))
+    ]
+    weights = _combine([axis.weights for axis in axes])  # (N, P) for each neighbour
+
     y = xp.empty((N, C, P), dtype=xp.result_type(input, grid))
-    read = []  # of each block of images, what is read of each neighbour
+    parts = list(blocks(N, len(away) * C * P * input.itemsize))
+    neighbours = []  # of each block of images: (n, C, P) for each neighbour
     for part in parts:
         index = first[part, None] + channels
-        read.append([pixels[k:].take(index) for k in away])
-        y[part] = _sum(x * w[part, None] for x, w in zip(read[-1], weights))
+        neighbours.append([pixels[k:].take(index) for k in away])
+        y[part] = _sum(x * w[part, None] for x, w in zip(neighbours[-1], weights))
 
     def vjp_input(dy):
         dy = dy.reshape(N, C, P)
@@ -205,26 +204,34 @@ def grid_sample(input, grid, *, mode="bilinear", padding_mode="zeros", align_cor
         for part in parts:
             index = (first[part, None] + channels).reshape(-1)
             for k, w in zip(away, weights):
-                xp.add.at(dpixels[k:], index, (dy[part] * w[part, None]).reshape(-1))
+                xp.add.at(dpixels[k:], index, (w[part, None] * dy[part]).reshape(-1))
         return without_border(dbordered)
 
     def vjp_grid(dy):
         if mode == "nearest":
             return xp.zeros(grid_shape, dtype=dy.dtype)
         dy = dy.reshape(N, C, P)
-        dweights = xp.empty((len(weights), N, P), dtype=dy.dtype)
-        for part, neighbours in zip(parts, read):
-            for dw, x in zip(dweights, neighbours):
-                (x * dy[part]).sum(axis=1, out=dw[part])
+        dweights = xp.empty((len(away), N, P), dtype=dy.dtype)
+        for part, xs in zip(parts, neighbours):
+            for dw, x in zip(dweights, xs):
+                dw[part] = xp.einsum("ncp,ncp->np", x, dy[part])
         dgrid = xp.empty((N, P, len(axes)), dtype=dy.dtype)
         for d, axis in enumerate(axes):
-            factors = [axis.slopes() if other is axis else other.weights for other in axes]
-            dgrid[..., ~d] = _sum(
-                dw * _product(along) for dw, along in zip(dweights, itertools.product(*factors))
-            )
+            slopes = _combine([axis.slopes() if a is axis else a.weights for a in axes])
+            dgrid[..., ~d] = _sum(dw * slope for dw, slope in zip(dweights, slopes))
         return dgrid.reshape(grid_shape)
 
     return y.reshape(N, C, *grid_shape[1:-1]), (vjp_input, vjp_grid)
+
+
+def _combine(along_axes: list[tuple[Array, ...]]) -> list[Array]:
+    """The products of one factor for each axis of space, in the order of the neighbours."""
+    return [functools.reduce(operator.mul, factors) for factors in itertools.product(*along_axes)]
+
+
+def _sum(terms: Iterable[Array]) -> Array:
+    """The sum of arrays that nobody else holds: it grows in the first of them."""
+    return functools.reduce(operator.iadd, terms)
 
 
 def _neighbours(
@@ -236,8 +243,9 @@ def _neighbours(
     before = (count - 1) // 2  # neighbours before the pixel that a place is at or behind
     place = xp.clip(place, before - count, size + before)  # all further ones see the border alone
     below = xp.rint(place) if mode == "nearest" else xp.floor(place)
-    first = xp.fmax(below, before - count).astype(np.intp)  # NaN is no index
+    first = xp.fmax(below, before - count).astype(np.int32)  # NaN is no index
     first += count - before
+    first = first.astype(np.intp)  # by way of 32 bits: half the time
     if mode == "nearest":
         return Axis(first, (xp.ones_like(place),), tuple)
     a = place - below
@@ -307,15 +315,6 @@ def _add_border(
         return dbordered
 
     return bordered, without_border
-
-
-def _product(factors: Iterable[Array]) -> Array:
-    return functools.reduce(operator.mul, factors)
-
-
-def _sum(terms: Iterable[Array]) -> Array:
-    """The sum of arrays that nobody else uses: it grows in the first of them."""
-    return functools.reduce(operator.iadd, terms)
 
 
 def _check(input: Array, grid: Array, mode: str, padding_mode: str) -> None:
