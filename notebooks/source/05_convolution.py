@@ -829,7 +829,7 @@ figure, axes = viz.panels(1, 3, width=8.0, height=3.0)
 for ax, n in zip(axes, (5, 10, 20), strict=True):
     root = np.sqrt(squares[n])
     field = receptive_field([(3, 1, 1)] * n)
-    reached = np.flatnonzero(root.sum(axis=0))
+    reached = np.flatnonzero(root.sum(axis=0) > 1e-10 * root.max())
     assert reached[0] == 24 - n and reached[-1] == 24 + n and field == 2 * n + 1
     ax.imshow(root, cmap="viridis")
     draw_box(ax, 24 - n, 24 - n, field, field)
@@ -838,8 +838,8 @@ figure
 
 # %% [markdown]
 # *Figure 8. How strongly the middle pixel of the last layer depends on each pixel of the input. The frame
-# is the receptive field. Outside of it the gradient is exactly zero; inside, most of it is in the middle,
-# the more so the deeper the stack.*
+# is the receptive field. Outside of it the gradient is zero; inside, most of it is in the middle, the more
+# so the deeper the stack.*
 #
 # Why? Leave the ReLUs out. Then the gradient at a pixel of the input is a sum over all **paths** from the
 # top to it, each with one tap and one channel in every layer, of the products of the $n$ weights on the
@@ -1053,7 +1053,7 @@ x = mt.tensor(rng.normal(size=(1, 1, 8, 8)), requires_grad=True)
 y = F.conv2d(x, np.ones((1, 1, 3, 3)), stride=2)
 y.sum().backward()
 print("output", y.shape[2:])
-print(x.grad.data[0, 0].astype(int))
+print(x.grad.data[0, 0].round().astype(int))
 
 # %% [markdown]
 # <details><summary>Answer</summary>
