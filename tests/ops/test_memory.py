@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 import minitorch_attn.functional as F
-from minitorch_attn.ops import arithmetic, conversion, einsum, indexing, reduction, shape
+from minitorch_attn.ops import (
+    arithmetic,
+    conversion,
+    einsum,
+    indexing,
+    padding,
+    reduction,
+    shape,
+    shuffle,
+)
 
 from .parity import normal, positive
 
@@ -23,7 +32,13 @@ HOLD_NOTHING = {
     "broadcast_to": (shape.broadcast_to, (X,), {"shape": (5, 2, 3, 4)}),
     "cat": (shape._cat, (X, X), {"dim": 0}),
     "stack": (shape._stack, (X, X), {"dim": 0}),
-    "pad": (shape._pad, (X,), {"widths": (1, -1), "value": 0}),
+    "pad": (padding._pad_constant, (X,), {"widths": (1, -1), "value": 0}),
+    "pad, reflected": (
+        padding._pad_from_inside,
+        (X,),
+        {"pairs": ((0, 0), (0, 0), (1, 2)), "mode": "reflect"},
+    ),
+    "channel_shuffle": (shuffle.channel_shuffle, (X,), {"groups": 3}),
     "flip": (shape.flip, (X,), {"dims": 0}),
     "roll": (shape.roll, (X,), {"shifts": 1, "dims": 0}),
     "repeat": (shape.repeat, (X,), {"sizes": (2, 1, 1)}),

@@ -155,6 +155,151 @@ def test_layer_norm_gradients_are_those_measured():
     check_gradients(lambda x: F.layer_norm(x, (3, 4)), normal(2, 3, 4))
 
 
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("shape", [(2, 6), (2, 6, 5), (3, 6, 4, 2), (0, 6, 4), (2, 6, 2, 2, 2)])
+def test_group_norm_agrees_with_pytorch(shape, groups):
+    if shape == (2, 6) and groups == 6:  # one value each, always 0: PyTorch's rounding only
+        return
+
+    def given(function):
+        return lambda x, *affine: function(x, groups, *affine, eps=1e-3)
+
+    ours, theirs = given(F.group_norm), given(pytorch("group_norm"))
+    x, w, b = 3 * normal(*shape) + 2, normal(6, seed=1), normal(6, seed=2)
+    compare(ours, theirs, x, w, b, tolerance=WIDE)
+    compare(ours, theirs, x, tolerance=WIDE)
+    compare(ours, theirs, x, w, tolerance=WIDE)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (3, 3, 4, 2), (1, 3, 2, 2), (2, 3, 2, 2, 2)])
+def test_instance_norm_agrees_with_pytorch(shape):
+    def given(function):
+        return lambda x, *affine: function(x, None, None, *affine, eps=1e-3)
+
+    ours, theirs = given(F.instance_norm), given(pytorch("instance_norm"))
+    x, w, b = 3 * normal(*shape) + 2, normal(3, seed=1), normal(3, seed=2)
+    compare(ours, theirs, x, w, b, tolerance=WIDE)
+    compare(ours, theirs, x, tolerance=WIDE)
+
+
+@pytest.mark.parametrize("use_input_stats", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, 1.0])
+def test_running_statistics_of_instance_norm_move_as_in_pytorch(use_input_stats, momentum):
+    torch = pytest.importorskip("torch")
+    x, mean, variance = normal(4, 3, 5), normal(3, seed=1), positive(3, seed=2)
+    w, b = normal(3, seed=3), normal(3, seed=4)
+    ours = mt.tensor(mean), mt.tensor(variance)
+    theirs = torch.tensor(mean), torch.tensor(variance)
+    options = {"use_input_stats": use_input_stats, "momentum": momentum}
+    compare(
+        lambda x, w, b: F.instance_norm(x, *ours, w, b, **options),
+        lambda x, w, b: pytorch("instance_norm")(x, *theirs, w, b, **options),
+        x,
+        w,
+        b,
+        dtypes=("float64",),
+    )
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+
+
+def test_instance_norm_of_no_examples_leaves_the_statistics_alone():
+    mean, variance = mt.zeros(3), mt.ones(3)
+    assert F.instance_norm(mt.ones(0, 3, 4), mean, variance).shape == (0, 3, 4)
+    assert not mean.numpy().any() and (variance.numpy() == 1).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("shape", [(2, 6, 3), (2, 4, 3, 2), (1, 3, 2, 2, 2), (2, 1, 3), (0, 3, 2)])
+def test_local_response_norm_agrees_with_pytorch(shape, size):
+    ours, theirs = F.local_response_norm, pytorch("local_response_norm")
+    compare(ours, theirs, normal(*shape), size)
+    compare(ours, theirs, normal(*shape), size, alpha=0.5, beta=0.6, k=2.0)
+
+
+def test_gradients_of_the_other_norms_are_those_measured():
+    x, w, b = normal(2, 4, 3, 2), normal(4, seed=1), normal(4, seed=2)
+    check_gradients(lambda x, w, b: F.group_norm(x, 2, w, b), x, w, b)
+    check_gradients(lambda x, w, b: F.instance_norm(x, None, None, w, b), x, w, b)
+    check_gradients(lambda x, b: F.instance_norm(x, bias=b), x, b)
+    check_gradients(F.local_response_norm, x, 3, 0.7, 0.6, 1.5)
+    check_gradients(F.local_response_norm, x, 2, 0.7)
+
+
+def channels_last(array):
+    """The same values in memory whose last axis is that of the channels."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5), (2, 3, 4, 5), (2, 3, 2, 3, 2), (0, 3, 2, 2)])
+@pytest.mark.parametrize("training", [True, False])
+def test_channels_last_memory_gives_the_same_and_stays_channels_last(shape, training):
+    statistics = mt.tensor(normal(3)), mt.tensor(positive(3))
+    results = []
+    for layout, of_dy in [(np.copy, np.copy), (channels_last, channels_last)] + [
+        (channels_last, np.copy),
+        (np.copy, channels_last),
+    ]:
+        x = mt.as_tensor(layout(normal(*shape))).requires_grad_()
+        w, b = (mt.tensor(normal(3, seed=i), requires_grad=True) for i in (1, 2))
+        y = F.batch_norm(x, *(t.clone() for t in statistics), w, b, training=training)
+        y.backward(of_dy(normal(*shape, seed=5)))
+        assert y.numpy().strides == x.numpy().strides or y.numpy().size == 0
+        results.append([t.numpy() for t in (y, x.grad, w.grad, b.grad)])
+    for other in results[1:]:
+        for a, b in zip(results[0], other):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_every_input_alone_gets_the_gradient_it_gets_with_the_others():
+    arrays = normal(4, 3, 2), normal(3, seed=1), normal(3, seed=2)
+    dy = normal(4, 3, 2, seed=3)
+    for norm in (
+        lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+        lambda x, w, b: F.layer_norm(x.permute(0, 2, 1), 3, w, b).permute(0, 2, 1),
+    ):
+        together = [mt.tensor(a, requires_grad=True) for a in arrays]
+        norm(*together).backward(dy)
+        for i in range(3):
+            alone = [mt.tensor(a, requires_grad=i == j) for j, a in enumerate(arrays)]
+            norm(*alone).backward(dy)
+            np.testing.assert_allclose(
+                alone[i].grad.numpy(), together[i].grad.numpy(), rtol=1e-12, atol=1e-13
+            )
+
+
+@pytest.mark.parametrize("trained", ["all", "weight alone"])
+def test_a_gradient_that_was_overwritten_between_two_passes_counts_anew(trained):
+    x = mt.tensor(normal(4, 3), requires_grad=trained == "all")
+    w = mt.tensor(normal(3, seed=1), requires_grad=True)
+    y = F.batch_norm(x, None, None, w, training=True)
+    dy = mt.tensor(normal(4, 3, seed=2))
+    y.backward(dy, retain_graph=True)
+    first, w.grad = w.grad.numpy().copy(), None
+    dy[...] = 2 * dy
+    y.backward(dy)
+    np.testing.assert_allclose(w.grad.numpy(), 2 * first)
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 7, 7), (5000, 3), (2, 3, 100, 100)])
+def test_values_far_from_zero_are_normalised_as_well_as_by_pytorch(shape):
+    torch = pytest.importorskip("torch")
+    x, dy = (1000 + normal(*shape)).astype("f"), normal(*shape, seed=1).astype("f")
+
+    def results(batch_norm, tensor, dtype):
+        given = [tensor(a.astype(dtype), requires_grad=True) for a in (x, np.ones(3))]
+        y = batch_norm(given[0], None, None, given[1], training=True)
+        y.backward(tensor(dy.astype(dtype)))
+        return [y.detach().numpy(), *(t.grad.numpy() for t in given)]
+
+    exact = results(torch.nn.functional.batch_norm, torch.tensor, "d")
+    theirs = results(torch.nn.functional.batch_norm, torch.tensor, "f")
+    ours = results(F.batch_norm, mt.tensor, "f")
+    for e, t, o in zip(exact, theirs, ours):
+        rounding = 1e-4 * np.abs(e).max()  # x itself is known to 3e-5 of its deviation
+        assert np.abs(o - e).max() <= 2 * np.abs(t - e).max() + rounding
+
+
 def test_inputs_that_are_not_contiguous():
     weight, bias = normal(3), normal(3, seed=1)
     compare(
@@ -202,6 +347,33 @@ def test_training_refuses_one_value_per_channel_and_leaves_the_statistics_alone(
         (lambda x: F.layer_norm(x, 5), mt.ShapeError, r"\(4, 3\) must be normalized_shape=\(5,\)"),
         (lambda x: F.layer_norm(x, (2, 4, 3)), mt.ShapeError, "last axes of the input"),
         (lambda x: F.layer_norm(x, ()), mt.ShapeError, "last axes of the input"),
+        (
+            lambda x: F.group_norm(x, 2),
+            mt.ShapeError,
+            "num_groups=2 does not divide the 3 channels",
+        ),
+        (
+            lambda x: F.group_norm(x, 0),
+            mt.ShapeError,
+            "num_groups=0 does not divide the 3 channels",
+        ),
+        (
+            lambda x: F.group_norm(x, 3, np.ones(2)),
+            mt.ShapeError,
+            r"group_norm: weight needs one number .* not \(2,\)",
+        ),
+        (
+            lambda x: F.instance_norm(x[..., None], use_input_stats=False),
+            ValueError,
+            "with use_input_stats=False it needs running_mean and running_var",
+        ),
+        (
+            lambda x: F.instance_norm(x[..., None]),
+            ValueError,
+            r"instance_norm: needs more than one value per channel .* \(4, 3, 1\) has one",
+        ),
+        (lambda x: F.local_response_norm(x, 2), mt.ShapeError, r"\(N, C, L, ...\), not \(4, 3\)"),
+        (lambda x: F.local_response_norm(x[None], 0), ValueError, "size must be at least 1 chann"),
         (
             lambda x: F.layer_norm(x, 3, np.ones(4)),
             mt.ShapeError,
