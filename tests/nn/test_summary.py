@@ -42,6 +42,19 @@ class Contract(nn.Module):
         return F.einsum(self.equation, x, self.other)
 
 
+class Convolve(nn.Module):
+    """A convolution with constant kernels."""
+
+    def __init__(self, op, *kernels, **options):
+        super().__init__()
+        self.op = op
+        self.options = options
+        self.register_buffer("kernels", mt.ones(*kernels))
+
+    def forward(self, x):
+        return self.op(x, self.kernels, **self.options)
+
+
 @pytest.mark.parametrize(
     ("layer", "input_shape", "multiply_adds"),
     [
@@ -56,7 +69,13 @@ class Contract(nn.Module):
         (Contract("nld,dk->nlk", 8, 3), (10, 8), 10 * 8 * 3),
         (Contract("nld,nmd->nlm", 1, 7, 8), (10, 8), 10 * 8 * 7),
         (Contract("neld,emd->nelm", 2, 7, 8), (2, 10, 8), 2 * 10 * 8 * 7),
+        (Contract("neld,emd->nelm", 1, 7, 8), (2, 10, 8), 2 * 10 * 8 * 7),
         (Contract("nl,d->nld", 8), (10,), 10 * 8),
+        (Convolve(F.conv1d, 6, 2, 3, groups=2), (4, 9), 6 * 7 * 2 * 3),
+        (Convolve(F.conv3d, 6, 4, 3, 2, 1), (4, 9, 8, 7), 6 * 7 * 7 * 7 * 4 * 3 * 2),
+        (Convolve(F.conv_transpose1d, 4, 3, 3, groups=2), (4, 9), 4 * 9 * 3 * 3),
+        (Convolve(F.conv_transpose2d, 4, 6, 3, 2, stride=2), (4, 9, 8), 4 * 9 * 8 * 6 * 3 * 2),
+        (Convolve(F.conv_transpose3d, 4, 6, 1, 2, 3), (4, 5, 6, 7), 4 * 5 * 6 * 7 * 6 * 6),
         (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.Flatten()), (4, 8, 8), 0),
     ],
 )
