@@ -351,8 +351,8 @@ dx, dw, db = (rule(dy) for rule in rules)
 for name, ours, looped in zip(
     ["y", "dx", "dw", "db"], [y, dx, dw, db], conv2d_loops(x, w, b, dy, **options), strict=True
 ):
-    print(f"{name:2} {ours.shape}: agree" if np.allclose(ours, looped) else f"{name}: DIFFER")
     assert np.allclose(ours, looped)
+    print(f"{name:2} {ours.shape}: agree")
 
 # %% [markdown]
 # and both agree with what the library's reverse pass gives, for several settings:
@@ -377,9 +377,9 @@ for channels, options in [
     y, rules = conv2d(x, w, np.zeros(8), **options)
     dy = rng.normal(size=y.shape)
     ours = [rule(dy) for rule in rules]
-    agree = map(np.allclose, ours, library_gradients(x, w, np.zeros(8), dy, **options))
-    print(f"{options or 'plain'}:", "agree" if all(agree) else "DIFFER")
-    assert all(map(np.allclose, ours, library_gradients(x, w, np.zeros(8), dy, **options)))
+    agree = all(map(np.allclose, ours, library_gradients(x, w, np.zeros(8), dy, **options)))
+    print(f"{options or 'plain'}:", "agree" if agree else "DIFFER")
+    assert agree
 
 # %% [markdown]
 # ### The weight gradient is a convolution
@@ -437,8 +437,8 @@ def gather_dx(dy, w, size, *, stride=1, padding=0, dilation=1):
 for options in {}, {"stride": 2, "padding": 1}, {"stride": 2, "dilation": 2}:
     y, (vjp_x, _, _) = conv2d(x, w, none, **options)
     dy = rng.normal(size=y.shape)
-    print(f"{options or 'plain'}:", "scatter and gather agree")
     assert np.allclose(gather_dx(dy, w, (10, 9), **options), vjp_x(dy))
+    print(f"{options or 'plain'}:", "scatter and gather agree")
 
 # %%
 tap_numbers = np.arange(1.0, 10).reshape(1, 1, 3, 3)
@@ -538,7 +538,9 @@ def counts(size, kernel, stride):
 x = rng.normal(size=(1, 1, 8, 8))
 folded = add_windows(x.shape, windows(x, (3, 3), (6, 6), 1, 1), 1, 1)
 print("fold of unfold is x times the counts:", np.allclose(folded, x * counts(8, 3, 1)))
-assert np.allclose(folded, x * counts(8, 3, 1))
+library = F.fold(F.unfold(mt.tensor(x), 3), (8, 8), 3)  # (output size, kernel size)
+print("and so is the library's:             ", np.allclose(folded, library.data))
+assert np.allclose(folded, x * counts(8, 3, 1)) and np.allclose(folded, library.data)
 
 # %%
 settings = [(9, 3, 1), (9, 3, 2), (8, 2, 2), (10, 4, 2)]
@@ -634,8 +636,8 @@ figure
 # 4, are fixed ways to enlarge; the third, of size 3 and all ones, puts a checkerboard over the
 # digit, for it adds up 1, 2 or 4 numbers from place to place.*
 #
-# In a network the kernel is learned: it may start as one of these, or at random. The library has
-# `F.conv_transpose2d`, with the same layout of the weight, `nn.ConvTranspose2d` and `F.fold`:
+# In a network the kernel is learned: it may start as one of these, or at random. The library's
+# `F.conv_transpose2d` has the same layout of the weight, and `nn.ConvTranspose2d` is the layer.
 
 # %%
 x, w, b = rng.normal(size=(2, 4, 4, 3)), rng.normal(size=(4, 3, 3, 2)), rng.normal(size=6)
@@ -663,18 +665,20 @@ for options in (
 
 # %%
 x, w, b = rng.normal(size=(2, 4, 6, 5)), rng.normal(size=(6, 2, 3, 2)), rng.normal(size=6)
-options = {"stride": 2, "padding": 1, "dilation": 1, "groups": 2}
+options = {"stride": 2, "padding": 1, "dilation": 2, "groups": 2}
 report = mt.check_vjp(conv2d, x, w, b, **options)
 print(report)
-print(mt.check_vjp(conv_transpose2d, x, w.reshape(4, 3, 3, 2), b, **options))
+print(mt.check_vjp(conv_transpose2d, x, w.reshape(4, 3, 3, 2), b, output_padding=1, **options))
 
 # %%
-assert report.ok
+dx = report.inputs[0].numeric
+assert report.ok and not dx[:, :, ::2].any() and not dx[:, :, :, ::2].any()
 viz.draw_gradcheck(report)
 
 # %% [markdown]
 # *Figure 6. Each small map is one channel of one image (x) or of one kernel (w). The rules and the
-# measured gradients look the same, and the error is dark throughout.*
+# measured gradients look the same, and the error is dark throughout. As stride and dilation are
+# both 2, only every second pixel of every second row is ever met; the others get nothing.*
 #
 # ### By the adjoint test
 #
@@ -794,9 +798,9 @@ assert not named["not_flipped"][0] and not named["last_image_only"][1]
 
 # %% [markdown]
 # All five are found, and two are named at once. For the others, make the case smaller until the
-# pattern speaks. `last_image_only` passes with a batch of one: so the mistake is in how images are
-# added up. And `not_flipped` becomes readable where the kernel has one place only: dx is then a sum
-# of kernels, and a flip of all of them shows as a flip of dx.
+# pattern speaks, or look at the picture. `last_image_only` passes with a batch of one: so the
+# mistake is in how images are added up. `not_flipped` becomes readable where the kernel has one
+# place only: dx is then a sum of kernels, and a flip of all of them shows as a flip of dx.
 
 # %%
 one_place = mt.check_vjp(not_flipped, x[:1, :, :3, :3], w[:2], b[:2], raise_on_failure=False)
@@ -959,8 +963,9 @@ viz.plot_arms(errors, label="error on unseen digits, % of white")
 # the first printed line.*
 #
 # With equal weights, repeating and convolving is ahead of the transposed 3x3 on each seed, by a
-# little; with the transposed 4x4 the seeds disagree. With equal multiplications the wide transposed
-# convolution is ahead of all others on each seed. Which one is better depends on what is scarce.
+# little; with the transposed 4x4 the seeds disagree. With about equal multiplications the wide
+# transposed convolution is ahead of all others on each seed. Which one is better depends on what is
+# scarce.
 #
 # There is an exact reason why the two ways are so close. Repeating is a transposed convolution with
 # a kernel of 2x2 ones, and a convolution behind it can be drawn into that kernel: repeat and
