@@ -10,6 +10,7 @@ from .graph import sum_to_shape
 from .primitive import primitive
 from .random import default_generator, manual_seed
 from .tensor import Tensor, as_tensor, enable_grad, grad, is_grad_enabled, no_grad, tensor
+from .threads import get_num_threads, set_num_threads
 
 __all__ = [
     "AnomalyError",
@@ -29,6 +30,7 @@ __all__ = [
     "enable_grad",
     "full",
     "get_default_dtype",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "inside_layer",
@@ -41,6 +43,7 @@ __all__ = [
     "rand",
     "randn",
     "set_default_dtype",
+    "set_num_threads",
     "sum_to_shape",
     "tensor",
     "zeros",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+from ...engine.backend import Array
 from ..windows import Border, Sizes
 
 
@@ -16,7 +18,8 @@ class Geometry:
     N, C, O, G : int
         Images, channels, output channels, groups.
     size, kernel, places : tuple of int
-        (H, W) of the input, (R, S) of the kernels, (P, Q) of the output.
+        (H, W) of the input, (R, S) of the kernels, (P, Q) of the output. P and Q may be smaller
+        than what fits: a transposed convolution's output padding can leave room for more.
     stride, dilation : tuple of int
         Steps between places, and between the taps of a kernel.
     border : tuple of (int, int)
@@ -53,3 +56,31 @@ class Geometry:
     def y_shape(self) -> tuple[int, ...]:
         """(N, O, P, Q)."""
         return (self.N, self.O, *self.places)
+
+    @property
+    def is_reversible(self) -> bool:
+        """Whether the gradient of the images is such a convolution too: see `back`."""
+        reach = (d * (k - 1) for k, d in zip(self.kernel, self.dilation))
+        return max(self.stride) == 1 and all(max(b) <= r for b, r in zip(self.border, reach))
+
+    def back(self) -> Geometry:
+        """The way of a gradient: dx is the convolution of dy with the kernels `rotated`.
+
+        A pixel i that met tap r at place i - r gets dy[i - r] * w[r]: the tap that the window of
+        dy around i sees at r' = R - 1 - r. Its border is as wide as a tap can stick out, and
+        wider behind where there are fewer places than fit.
+        """
+        reach = (d * (k - 1) for k, d in zip(self.kernel, self.dilation))
+        border = tuple(
+            (r - before, n - p + before)
+            for r, (before, _), n, p in zip(reach, self.border, self.size, self.places)
+        )
+        return dataclasses.replace(
+            self, C=self.O, O=self.C, size=self.places, places=self.size, border=border
+        )
+
+    def rotated(self, weight: Array) -> Array:
+        """Kernels by half a turn, inputs and outputs of a group exchanged: (C, O / G, R, S)."""
+        weight = weight.reshape(self.G, self.O // self.G, self.C // self.G, *self.kernel)
+        weight = weight[(..., *(slice(None, None, -1),) * len(self.kernel))].swapaxes(1, 2)
+        return weight.reshape(self.C, self.O // self.G, *self.kernel)
