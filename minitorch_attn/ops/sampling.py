@@ -156,8 +156,8 @@ def grid_sample(input, grid, *, mode="bilinear", padding_mode="zeros", align_cor
     Returns
     -------
     (N, C, P, Q) or (N, C, O, P, Q)
-        A place that is NaN gives NaN, but in "border" and "reflection" it counts as -1 where
-        mode is not "bicubic", and "nearest" reads zero there.
+        Where a coordinate is NaN, "nearest" and "bilinear" read as at -1 if `padding_mode` is
+        "border" or "reflection". Else the result is NaN, but 0 with "nearest".
 
     Raises
     ------
@@ -241,7 +241,7 @@ def _neighbours(
     xp, count = array_module(coordinate), NEIGHBOURS[mode]
     place, slope = _places(coordinate, size, mode, padding_mode, align_corners)
     before = (count - 1) // 2  # neighbours before the pixel that a place is at or behind
-    place = xp.clip(place, before - count, size + before)  # all further ones see the border alone
+    place = xp.clip(place, before - count, size + before)  # further ones see the same border
     below = xp.rint(place) if mode == "nearest" else xp.floor(place)
     first = xp.fmax(below, before - count).astype(np.int32)  # NaN is no index
     first += count - before

@@ -106,11 +106,11 @@ def test_gradients_of_volumes_agree_with_central_differences(options):
         check_gradients(F.grid_sample, normal(1, 2, 2, 3, 4), grid, **options)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("options", OPTIONS)
-def test_the_identity_grid_gives_the_image_back(options, dims):
-    if dims == 3 and options["mode"] == "bicubic":
-        pytest.skip("bicubic is for images alone")
+@pytest.mark.parametrize(
+    "dims, options",
+    [*((2, options) for options in OPTIONS), *((3, options) for options in VOLUME_OPTIONS)],
+)
+def test_the_identity_grid_gives_the_image_back(dims, options):
     x = normal(2, 3, *(5, 6, 4)[:dims])
     theta = np.tile(np.eye(dims, dims + 1), (2, 1, 1))
     grid = F.affine_grid(theta, x.shape, align_corners=options["align_corners"])
