@@ -162,6 +162,22 @@ def test_the_papers_network_halves_an_image_of_224_to_7(quick_random):
     }
 
 
+def test_the_auxiliary_classifiers_stand_behind_4a_and_4d(quick_random):
+    net = googlenet(7, in_channels=1, aux_logits=True, batch_norm=True)
+    read, made = {}, {}
+
+    def see(module, inputs, y):
+        read[module], made[module] = inputs[0], y
+
+    for module in (net.aux1, net.aux2, net.inception4a, net.inception4d):
+        module.register_forward_hook(see)
+    outputs = net(mt.ones(2, 1, 32, 32))
+    assert read[net.aux1] is made[net.inception4a]
+    assert read[net.aux2] is made[net.inception4d]
+    assert outputs.aux_logits1 is made[net.aux1]
+    assert outputs.aux_logits2 is made[net.aux2]
+
+
 def test_auxiliary_scores_come_in_training_only(quick_random):
     net = googlenet(7, in_channels=1, aux_logits=True, batch_norm=True)
     x = mt.tensor(normal(2, 1, 32, 32).astype("float32"))

@@ -78,13 +78,19 @@ def test_its_parameters_have_the_names_of_torchvision(unfilled):
 
 
 @pytest.mark.parametrize(
-    ("width", "first", "third", "last"),
-    [(0.35, 16, 8, 1280), (0.5, 16, 16, 1280), (0.75, 24, 24, 1280), (1.4, 48, 32, 1792)],
+    ("width", "first", "second", "fifth", "last"),
+    [
+        (0.35, 16, 8, 32, 1280),
+        (0.5, 16, 16, 48, 1280),
+        (0.75, 24, 24, 72, 1280),
+        (1.4, 48, 32, 136, 1792),
+    ],
 )
-def test_widths_are_rounded_to_multiples_of_eight(unfilled, width, first, third, last):
+def test_widths_are_rounded_to_multiples_of_eight(unfilled, width, first, second, fifth, last):
     named = shapes(mobilenet_v2(width=width))
     assert named["features.0.0.weight"][0] == first
-    assert named["features.2.conv.2.weight"][0] == third
+    assert named["features.2.conv.2.weight"][0] == second
+    assert named["features.11.conv.2.weight"][0] == fifth
     assert named["features.18.0.weight"][0] == last
     assert all(np.prod(shape) % 8 == 0 for name, shape in named.items() if "running" in name)
 
