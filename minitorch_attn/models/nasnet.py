@@ -342,7 +342,11 @@ def nasnet_a_large(num_classes: int = 1000, in_channels: int = 3) -> NASNetA:
 def nasnet_a_cifar(
     num_classes: int = 10, in_channels: int = 3, width: int = 32, cells: int = 6
 ) -> NASNetA:
-    """NASNet-A (6 @ 768) for images of 32 x 32. See `NASNetA`."""
+    """NASNet-A (6 @ 768) for images of 32 x 32: 3,328,234 parameters with 10 classes.
+
+    The paper says 3.3 million. The first cells read the output of the first convolution, which has
+    3 F channels, as every cell reads its inputs: through a 1x1 convolution to F. See `NASNetA`.
+    """
     return NASNetA(num_classes, in_channels, width, cells, 3 * width, stem_reductions=False)
 
 
