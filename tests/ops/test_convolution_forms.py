@@ -10,15 +10,17 @@ from minitorch_attn.ops.convolution_forms import (
     Geometry,
     choose,
     columns,
+    depthwise,
     loops,
     pointwise,
     rows,
     winograd,
+    winograd_rows,
 )
 
 from .parity import normal
 
-FORMS = (columns, rows, pointwise, winograd)
+FORMS = (columns, rows, pointwise, depthwise, winograd, winograd_rows)
 
 
 def geometry(
@@ -62,7 +64,10 @@ SHAPES = {
     "three axes": geometry(
         size=(4, 5, 3), kernel=(2, 3, 1), stride=(1, 2, 1), dilation=(1, 1, 1), padding=(1, 1, 0)
     ),
+    "depthwise, dilation": geometry(C=6, O=6, G=6, dilation=(2, 1), padding=(2, 1)),
+    "planes a multiple of 1 KB apart": geometry(C=9, O=9, size=(8, 16)),
     "no images": geometry(N=0),
+    "no images, depthwise": geometry(N=0, C=2, O=2, G=2),
 }
 
 
@@ -139,7 +144,7 @@ def test_threads_change_nothing_but_the_order_of_sums(form, g):
         np.testing.assert_allclose(result, alone, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("form", [columns, rows, winograd])
+@pytest.mark.parametrize("form", [columns, rows, winograd, winograd_rows])
 def test_images_in_several_blocks_give_what_each_gives_alone(form):
     g = geometry(N=40, C=32, O=32, size=(12, 12))
     x, weight, dy = arrays(g)
@@ -163,6 +168,8 @@ def test_winograd_in_single_precision_stays_within_1e_5_of_the_largest_value():
     [
         (geometry(C=64, O=64, size=(14, 14)), winograd),
         (geometry(C=64, O=64, size=(14, 14), G=32), winograd),
+        (geometry(C=16, O=16, size=(14, 14)), winograd_rows),
+        (geometry(C=64, O=64, size=(14, 14), G=64), depthwise),
         (geometry(C=64, O=64, size=(1, 1)), rows),
         (geometry(C=64, O=64, size=(14, 14), stride=(2, 2)), rows),
         (geometry(C=64, O=64, size=(14, 14), dilation=(2, 2)), rows),

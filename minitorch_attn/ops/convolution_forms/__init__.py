@@ -10,23 +10,26 @@ Each form is a module with the same three functions, of arrays:
 
 They are, from the obvious to the quick:
 
-=============  ================================================================
-`loops`        every product by itself: what the others are compared with
-`columns`      windows as columns, one matrix product; works for every shape
-`rows`         windows as rows, whole pixels at a time
-`pointwise`    kernels of one tap: a matrix product without any copies
-`winograd`     small kernels: a quarter of the multiplications
-=============  ================================================================
+================  =============================================================
+`loops`           every product by itself: what the others are compared with
+`columns`         windows as columns, one matrix product; works for every shape
+`rows`            windows as rows, whole pixels at a time
+`pointwise`       kernels of one tap: a matrix product without any copies
+`depthwise`       a channel sees itself alone: no matrix, rows of pixels at once
+`winograd_rows`   small kernels: half the multiplications, hardly anything to move
+`winograd`        small kernels: a quarter of the multiplications
+================  =============================================================
 
-The thresholds below are from timing all forms side by side (`benchmarks/convolution.py`) on one
-thread of an x86-64 core with AVX-512; all but the quickest are close together near a threshold.
+The thresholds below are from timing all forms side by side on one thread of an x86-64 core with
+AVX-512 and 1 MB of cache. Near a threshold the two forms are about as quick, so that they need not
+be exact.
 """
 
 from __future__ import annotations
 
 from types import ModuleType
 
-from . import columns, pointwise, rows, winograd
+from . import columns, depthwise, pointwise, rows, winograd, winograd_rows
 from .geometry import Geometry
 
 __all__ = ["Geometry", "choose"]
@@ -36,10 +39,14 @@ def choose(g: Geometry) -> ModuleType:
     """The form in which a convolution of these shapes is quickest."""
     if pointwise.suits(g):
         return pointwise
-    # Below that many channels, to transform tiles takes longer than to multiply what they save;
-    # so it does if most of a tile sticks out of a small image.
-    if winograd.suits(g) and g.C * g.O >= 256 and winograd.saving(g) >= 2:
+    if depthwise.suits(g):
+        return depthwise
+    # To transform tiles takes time for each channel, what is saved grows with C * O. Where most of
+    # a tile sticks out of a small image nothing is saved.
+    if winograd.suits(g) and g.C * g.O >= 32 * 32 and winograd.saving(g) >= 2:
         return winograd
+    if winograd_rows.suits(g) and min(g.C, g.O) >= 4 and winograd_rows.saving(g) >= 1.5:
+        return winograd_rows
     # Copying is quicker the longer the runs: S pixels in a row, a row of places in a column.
     if rows.suits(g) and rows.run(g) >= g.places[-1]:
         return rows

@@ -36,6 +36,7 @@ from ...engine import array_module
 from ...engine.backend import Array
 from ...engine.threads import in_parallel
 from .geometry import Geometry
+from .layout import channels_first, copy_channels_last
 
 # The values are taken at these points and at infinity, which gives the highest coefficient. In
 # float32 the rounding error is then about 2e-6 of the largest output: a third of that at 0, +-1 and
@@ -68,7 +69,7 @@ def forward(x: Array, weight: Array, g: Geometry) -> Array:
             _add_up(_multiply(_image_values(x[images], g), kernels), y[images], g)
 
     in_parallel(compute, g.N)
-    return y.transpose(0, 3, 1, 2)
+    return channels_first(y)
 
 
 def grad_input(dy: Array, weight: Array, g: Geometry) -> Array:
@@ -104,17 +105,17 @@ def _image_values(x: Array, g: Geometry) -> Array:
     (top, _), (left, _) = g.border
     n, C, H, W = x.shape
     padded = xp.zeros((n, p * P + g.kernel[0] - 1, q * Q + g.kernel[1] - 1, C), dtype=x.dtype)
-    padded[:, top : top + H, left : left + W] = x.transpose(0, 2, 3, 1)
-    overlapping = _tiles_along(2, padded, q, Q)  # (N, rows, q, 6, C)
+    copy_channels_last(x, padded[:, top : top + H, left : left + W])
+    overlapping = tiles_along(2, padded, q, Q)  # (N, rows, q, 6, C)
     d = overlapping.transpose(3, 0, 1, 2, 4).reshape(TILE, -1)
     d = (columns.B.T @ d).reshape(TILE, n, padded.shape[1], q * C)
-    overlapping = _tiles_along(2, d, p, P)  # (6, N, p, 6, q * C)
+    overlapping = tiles_along(2, d, p, P)  # (6, N, p, 6, q * C)
     values = xp.empty((TILE, TILE, n, p, q * C), dtype=x.dtype)
     xp.matmul(rows.B.T, overlapping, out=values.transpose(0, 2, 3, 1, 4))
     return values.reshape(TILE * TILE, n * p * q, C)
 
 
-def _tiles_along(axis: int, x: Array, count: int, step: int) -> Array:
+def tiles_along(axis: int, x: Array, count: int, step: int) -> Array:
     """Tiles of 6 that begin every `step` elements of an axis, as a view with an axis more."""
     shape = (*x.shape[:axis], count, TILE, *x.shape[axis + 1 :])
     strides = (*x.strides[:axis], step * x.strides[axis], *x.strides[axis:])
@@ -246,11 +247,13 @@ class Transform:
 
 def _transforms(g: Geometry, dtype: np.dtype) -> tuple[Transform, Transform]:
     R, S = g.kernel
-    return _transform(R, dtype), _transform(S, dtype)
+    return transform(R, dtype), transform(S, dtype)
 
 
 @functools.cache
-def _transform(taps: int, dtype: np.dtype) -> Transform:
+def transform(taps: int, dtype: np.dtype) -> Transform:
+    """The matrices for a kernel of some taps."""
+
     def values(coefficients: int) -> np.ndarray:
         """The matrix that takes a polynomial's coefficients to its values at the points."""
         finite = np.vander(POINTS, coefficients, increasing=True)
@@ -264,7 +267,7 @@ def _transform(taps: int, dtype: np.dtype) -> Transform:
 def _kernel_transform_of(kernel: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     R, S = kernel
     exact = np.dtype(np.float64)
-    return np.kron(_transform(S, exact).G, _transform(R, exact).G).astype(dtype)
+    return np.kron(transform(S, exact).G, transform(R, exact).G).astype(dtype)
 
 
 def _kernel_transform(g: Geometry, dtype: np.dtype) -> np.ndarray:

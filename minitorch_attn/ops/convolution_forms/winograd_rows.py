@@ -1,0 +1,147 @@
+"""Winograd's form along one axis: half the multiplications, and hardly anything to move.
+
+As `winograd`, with the equation y = A^T [(G g) * (B^T d)] down the columns of the image alone; with
+three taps, 6 multiplications do the work of 12. A tile is then six whole rows, which lie in memory
+as a matrix product wants them, and the transforms touch nothing else. Along the rows the windows
+are written out, as in `rows`.
+
+For few channels this is quicker than saving more multiplications: they are soon done, and it is
+moving tiles about that takes the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ...engine import array_module
+from ...engine.backend import Array
+from ...engine.threads import in_parallel
+from ..windows import blocks
+from .geometry import Geometry
+from .layout import channels_first, channels_last, copy_channels_last
+from .winograd import TILE, tiles_along, transform
+
+
+def suits(g: Geometry) -> bool:
+    """Whether the form can compute this convolution at all."""
+    return (
+        len(g.size) == 2
+        and g.G == 1
+        and g.is_reversible
+        and max(g.dilation) == 1
+        and g.kernel[0] < TILE
+    )
+
+
+def saving(g: Geometry) -> float:
+    """How many times fewer multiplications there are than in the definition."""
+    return g.kernel[0] * g.places[0] / (TILE * _tiles(g))
+
+
+def forward(x: Array, weight: Array, g: Geometry) -> Array:
+    """Y = A^T [(G g) * (B^T d)] for six rows d: (N, C, H, W), (O, C, R, S) -> (N, O, P, Q)."""
+    xp = array_module(x)
+    (P, Q), p = g.places, _tiles(g)
+    A = xp.asarray(transform(g.kernel[0], x.dtype).A)
+    kernels = _kernel_values(weight, g)
+    y = xp.empty((g.N, p, A.shape[1], Q * g.O), dtype=xp.result_type(x, weight))
+
+    def compute(part: slice) -> None:
+        for images in _blocks(part, g, y.itemsize):
+            values = _windows(_image_values(x[images], g), g) @ kernels
+            there = y[images]
+            values = values.reshape(TILE, len(there), p, Q * g.O)
+            xp.matmul(A.T, values.transpose(1, 2, 0, 3), out=there)
+
+    in_parallel(compute, g.N)
+    y = y.reshape(g.N, p * A.shape[1], Q, g.O)[:, :P]
+    return channels_first(xp.ascontiguousarray(y))
+
+
+def grad_input(dy: Array, weight: Array, g: Geometry) -> Array:
+    """The convolution of dy with the rotated kernels: -> (N, C, H, W)."""
+    return forward(dy, g.rotated(weight), g.back())
+
+
+def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
+    """The sum over the tiles of G^T [(A dY) * (B^T d)]: -> (O, C, R, S)."""
+    xp = array_module(x)
+    R, S = g.kernel
+
+    def compute(part: slice) -> Array:
+        total = xp.zeros((TILE, S * g.C, g.O), dtype=x.dtype)
+        for images in _blocks(part, g, x.itemsize):
+            values = _windows(_image_values(x[images], g), g)
+            total += values.swapaxes(1, 2) @ _output_values(dy[images], g).reshape(TILE, -1, g.O)
+        return total
+
+    G = xp.asarray(transform(R, x.dtype).G)
+    dkernels = G.T @ sum(in_parallel(compute, g.N)).reshape(TILE, -1)
+    return dkernels.reshape(R, S, g.C, g.O).transpose(3, 2, 0, 1)
+
+
+# -- values at the 6 points -------------------------------------------------------------
+
+
+def _image_values(x: Array, g: Geometry) -> Array:
+    """B^T d of all tiles: (N, C, H, W) -> (6, N, tiles, padded W * C)."""
+    xp = array_module(x)
+    B, p = xp.asarray(transform(g.kernel[0], x.dtype).B), _tiles(g)
+    (top, _), (left, _) = g.border
+    n, C, H, W = x.shape
+    padded = xp.zeros((n, p * _rows_per_tile(g) + g.kernel[0] - 1, g.padded_size[1], C), x.dtype)
+    copy_channels_last(x, padded[:, top : top + H, left : left + W])
+    d = tiles_along(1, padded.reshape(n, padded.shape[1], -1), p, _rows_per_tile(g))
+    values = xp.empty((TILE, n, p, d.shape[3]), dtype=x.dtype)
+    xp.matmul(B.T, d, out=values.transpose(1, 2, 0, 3))
+    return values
+
+
+def _output_values(dy: Array, g: Geometry) -> Array:
+    """A dY of all tiles: (N, O, P, Q) -> (6, N, tiles, Q * O)."""
+    xp = array_module(dy)
+    A, p, m = xp.asarray(transform(g.kernel[0], dy.dtype).A), _tiles(g), _rows_per_tile(g)
+    n, O, P, Q = dy.shape
+    outputs = channels_last(dy)
+    if P < p * m:
+        outputs = xp.zeros((n, p * m, Q, O), dtype=dy.dtype)
+        outputs[:, :P] = channels_last(dy)
+    values = xp.empty((TILE, n, p, Q * O), dtype=dy.dtype)
+    xp.matmul(A, outputs.reshape(n, p, m, Q * O), out=values.transpose(1, 2, 0, 3))
+    return values
+
+
+def _kernel_values(weight: Array, g: Geometry) -> Array:
+    """G g: (O, C, R, S) -> (6, S * C, O)."""
+    xp = array_module(weight)
+    R, S = g.kernel
+    G = xp.asarray(transform(R, weight.dtype).G)
+    values = G @ weight.transpose(2, 3, 1, 0).reshape(R, -1)
+    return values.reshape(TILE, S * g.C, g.O)
+
+
+def _windows(values: Array, g: Geometry) -> Array:
+    """What each place sees of its row: (6, N, tiles, padded W * C) -> (6, N * tiles * Q, S * C)."""
+    Q, S, C = g.places[1], g.kernel[1], g.C
+    shape = (*values.shape[:3], Q, S * C)
+    strides = (*values.strides[:3], C * values.itemsize, values.itemsize)
+    seen = array_module(values).lib.stride_tricks.as_strided(values, shape, strides)
+    return seen.reshape(TILE, math.prod(shape[1:4]), S * C)
+
+
+# -- sizes ------------------------------------------------------------------------------
+
+
+def _rows_per_tile(g: Geometry) -> int:
+    return TILE - g.kernel[0] + 1
+
+
+def _tiles(g: Geometry) -> int:
+    return -(-g.places[0] // _rows_per_tile(g))
+
+
+def _blocks(part: slice, g: Geometry, itemsize: int) -> Iterator[slice]:
+    per_image = TILE * _tiles(g) * g.places[1] * (g.kernel[1] * g.C + g.O) * itemsize
+    for block in blocks(part.stop - part.start, per_image):
+        yield slice(part.start + block.start, part.start + block.stop)
