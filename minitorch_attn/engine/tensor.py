@@ -189,7 +189,7 @@ class Tensor:
 
     def accumulate_grad(self, dx: Array) -> None:
         """Add an array to `.grad`, which never shares memory with it."""
-        total = dx.copy() if self._grad is None else self._grad._data + dx
+        total = dx.copy("K") if self._grad is None else self._grad._data + dx
         self._grad = wrap(backend.as_array(total), None)
 
     def detach(self) -> Tensor:
