@@ -66,6 +66,12 @@ SHAPES = {
     ),
     "depthwise, dilation": geometry(C=6, O=6, G=6, dilation=(2, 1), padding=(2, 1)),
     "planes a multiple of 1 KB apart": geometry(C=9, O=9, size=(8, 16)),
+    "1x1 that leaves a column out": dataclasses.replace(
+        geometry(kernel=(1, 1), padding=(0, 0)), places=(7, 5)
+    ),
+    "dilation that leaves a column out": dataclasses.replace(
+        geometry(C=2, O=2, G=2, dilation=(2, 2), size=(9, 9)), places=(7, 6)
+    ),
     "no images": geometry(N=0),
     "no images, depthwise": geometry(N=0, C=2, O=2, G=2),
 }

@@ -60,20 +60,19 @@ class Geometry:
     @property
     def is_reversible(self) -> bool:
         """Whether the gradient of the images is such a convolution too: see `back`."""
-        reach = (d * (k - 1) for k, d in zip(self.kernel, self.dilation))
-        return max(self.stride) == 1 and all(max(b) <= r for b, r in zip(self.border, reach))
+        return max(self.stride) == 1 and all(min(b) >= 0 for b in self.back().border)
 
     def back(self) -> Geometry:
         """The way of a gradient: dx is the convolution of dy with the kernels `rotated`.
 
         A pixel i that met tap r at place i - r gets dy[i - r] * w[r]: the tap that the window of
-        dy around i sees at r' = R - 1 - r. Its border is as wide as a tap can stick out, and
-        wider behind where there are fewer places than fit.
+        dy around i sees at r' = R - 1 - r. Its border is as wide as a tap can stick out.
         """
-        reach = (d * (k - 1) for k, d in zip(self.kernel, self.dilation))
         border = tuple(
-            (r - before, n - p + before)
-            for r, (before, _), n, p in zip(reach, self.border, self.size, self.places)
+            (d * (k - 1) - before, n - places + before)
+            for d, k, n, places, (before, _) in zip(
+                self.dilation, self.kernel, self.size, self.places, self.border
+            )
         )
         return dataclasses.replace(
             self, C=self.O, O=self.C, size=self.places, places=self.size, border=border
