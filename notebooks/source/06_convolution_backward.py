@@ -43,18 +43,17 @@ def draw(ax, table, title, numbers=False, cmap="RdBu_r"):
 # ## The idea in one picture
 #
 # Forward, every place of the output looks at a window of the image, multiplies it with the kernel
-# and adds up. One number comes of nine.
+# and adds up: nine numbers become one.
 #
-# Backward, that one number has a gradient $dy$, and the nine pixels want their share. A pixel took
-# part with the weight that it was multiplied with, so its share is $dy$ times that weight: the
-# place *stamps* the kernel back onto the window it has seen. Here are two places with $dy = 1$, all
-# others have 0.
+# Backward, that one number has a gradient $dy$, and the nine pixels want their share. A pixel was
+# multiplied with one weight, so its share is $dy$ times that weight: the place *stamps* the kernel
+# back onto the window it has seen. Here are two places with $dy = 1$; all others have 0.
 
 # %%
 images, labels = digits(train=False)[:]
 image = images[labels == 3][0, 0].astype(float)  # (8, 8)
 kernel = np.array([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])  # answers to upright edges
-chosen = [(1, 1), (3, 2)]
+chosen = [(1, 1), (2, 3)]
 
 y = np.zeros((6, 6))
 for p, q in np.ndindex(y.shape):
@@ -70,13 +69,14 @@ draw(axes[0], image, "image x", cmap="Greys")
 draw(axes[1], y, "output y")
 draw(axes[2], dy, "dy, two places", numbers=True)
 draw(axes[3], dx, "dx, two stamps", numbers=True)
-assert dx[3, 2] == kernel[2, 1] + kernel[0, 0] and dx[3, 3] == kernel[2, 2] + kernel[0, 1]
+assert dx[2, 3] == kernel[1, 2] + kernel[0, 0] == 2 - 1
+assert dx[3, 3] == kernel[2, 2] + kernel[1, 0] == 1 - 2
 figure
 
 # %% [markdown]
 # *Figure 1. A digit three, its upright edges, the gradients of two output places, and what they
-# give back: the kernel, stamped at each place. In the fourth row from the top the stamps overlap,
-# and their values are added.*
+# give back: the kernel, stamped at each place. Where the stamps overlap, in two pixels of the
+# fourth column, their values are added: $2 - 1 = 1$ and $1 - 2 = -1$.*
 #
 # With all places stamping at once, that is the whole gradient of the image. What remains is to
 # write it down exactly, and to find a fast form.
@@ -91,20 +91,21 @@ figure
 #
 # $$y_{nopq} = b_o + \sum_{c,r,s} w_{ocrs} \; x_{n,\, c,\, pa + rd,\, qa + sd}$$
 #
-# Padding is a step before: here $x$ has its border of zeros already, and $H, W$ include it. The
-# gradient of that step crops the border off again. Groups come at the end.
+# Padding is a step before: here $x$ has its border of zeros already (it is the $\hat x$ of lesson
+# 05), and $H, W$ include it. The gradient of that step crops the border off again. Groups come at
+# the end.
 #
 # Two things can be read off. For fixed $w$, and without the bias, $y$ is *linear* in $x$: twice the
 # image gives twice the output, and the sum of two images the sum of their outputs. In the same way
 # it is linear in $w$ for a fixed $x$.
 #
-# Let $L$ be the loss and $dy_{nopq} = \partial L / \partial y_{nopq}$. For any variable $v$ the
+# Let $L$ be the loss and $dy_{nopq} = \partial L / \partial y_{nopq}$. For any variable $t$ the
 # chain rule says (lesson 01)
 #
-# $$dv = \sum_{n,o,p,q} dy_{nopq} \frac{\partial y_{nopq}}{\partial v}$$
+# $$dt = \sum_{n,o,p,q} dy_{nopq} \frac{\partial y_{nopq}}{\partial t}$$
 #
-# and since each term of $y$ is a product of two factors, its derivative with respect to one of them
-# is the other.
+# and since each term under the sum in $y$ is a product of two factors, its derivative with respect
+# to one of them is the other.
 #
 # ### The bias
 #
@@ -172,8 +173,8 @@ figure
 #
 # - the kernel is **flipped** in both directions;
 # - its **channels are swapped**: the sum runs over $o$, and $c$ is the output channel;
-# - $dy$ has a **border of $(R-1)d$ zeros**, so that the kernel may hang over the edge: a *full*
-#   correlation.
+# - $dy$ has a **border of zeros**, $(R-1)d$ rows above and below and $(S-1)d$ columns on each side,
+#   so that the kernel may hang over the edge: a *full* correlation.
 #
 # With a stride $a > 1$ only those places exist for which $i - rd$ is a multiple of $a$. We put
 # $a - 1$ **zeros between the elements of $dy$**: in the spread array the element $p$ stands at
@@ -193,15 +194,15 @@ figure
 #
 # ### The adjoint
 #
-# For all vectors $x$ and $v$ we have $(Ax)^\top v = x^\top (A^\top v)$, or with the inner product
-# $\langle u, v \rangle = \sum_i u_i v_i$,
+# Lesson 02 has shown for all vectors $x$ and $v$, with $\langle u, v \rangle = \sum_i u_i v_i$,
 #
 # $$\boxed{\; \langle A x,\, v \rangle = \langle x,\, A^\top v \rangle \;}$$
 #
-# An operation with this property for all $x$ and $v$ is called the *adjoint* of $A$, and there is
-# one only: if $B$ has it too, then $\langle x, (B - A^\top) v \rangle = 0$ for all $x$, so also for
-# $x = (B - A^\top) v$, whose square is then 0. Two random arrays and two sums test it. No step, no
-# truncation: both sides agree to rounding or the rule is wrong.
+# and called $A^\top$ the *adjoint* of $A$. No other operation has this property: if $B$ has it too,
+# subtract the two equations, and $\langle x, (B - A^\top) v \rangle = 0$ for all $x$, so also for
+# $x = (B - A^\top) v$. Then the squares of its numbers add up to 0, so each of them is 0, for every
+# $v$. Two random arrays and two sums test the property. No step, no truncation: both sides agree to
+# rounding, or the rule is wrong.
 #
 # ### Groups
 #
@@ -235,25 +236,25 @@ figure
 # the place of the gradient*.
 #
 # **Its size.** The last number, $i = H - 1$, stamps at row $(H - 1)a$, and the kernel reaches
-# $d(R - 1) + 1$ rows. The padding of the convolution, let it be $m$ (a margin), is cropped at both
-# ends:
+# $d(R - 1) + 1$ rows. The padding $z$ of the convolution is cropped at both ends:
 #
-# $$P = (H - 1)\,a + d\,(R - 1) + 1 - 2m + \text{output padding}$$
+# $$P = (H - 1)\,a + d\,(R - 1) + 1 - 2z + \text{output padding}$$
 #
 # **Output padding** is there because a strided convolution rounds down. With $R = 3$, $a = 2$ and
-# no margin, an image of 7 rows becomes one of 3, and so does one of 8, whose last row is met by no
+# $z = 0$, an image of 7 rows becomes one of 3, and so does one of 8, whose last row is met by no
 # tap. Going back from 3, the formula says 7. Whoever wants 8 has to say so, and gets one more row
 # at the end. As $a$ sizes in a row have the same outcome, output padding goes from 0 to $a - 1$.
-# Despite its name it pads nothing with zeros: with a margin, the new row is one that would have
-# been cropped, and holds what the stamps left there.
+# Its rows are the next ones of the uncropped output: rows that the padding would have cropped, with
+# what the stamps left there, and after those, rows that no stamp reaches, with the bias alone.
 
 # %% [markdown]
 # ## The code
 #
 # ### Loops
 #
-# Every product of the sum has three factors. Forward, it adds to $y$; backward, the product of any
-# two factors adds to the gradient of the third. So one loop says it all:
+# Each term joins a weight, a pixel and an output. Forward, weight times pixel is added to the
+# output. Backward, $dy$ times the weight is added to the pixel's gradient, and $dy$ times the pixel
+# to the weight's. So one loop says it all:
 
 
 # %%
@@ -276,9 +277,10 @@ def conv2d_loops(x, w, b, dy, stride=1, dilation=1):
 # ### Arrays: scatter
 #
 # Lesson 05 made a view of all windows, (N, C, R, S, P, Q), without copying: a step to the next tap
-# is $d$ elements in the image, a step to the next place $a$. Its adjoint adds values of windows to
-# where they lie. For each tap $(r, s)$, the pixels that it meets are a slice with step $a$, no
-# pixel twice; so a loop over the taps is enough, and `+=` on a slice adds correctly.
+# is $d$ elements in the image, a step to the next place $a$. Its adjoint takes a value for each
+# element of each window, and adds it to the pixel that lies there. For each tap $(r, s)$, the pixels
+# that it meets are a slice with step $a$, no pixel twice; so a loop over the taps is enough, and
+# `+=` on a slice adds correctly.
 
 
 # %%
@@ -301,7 +303,7 @@ def add_windows(shape, values, stride, dilation):
 
 
 # %% [markdown]
-# With the two, the convolution and its rules are the equations of above. `np.einsum` takes the
+# With the two, the convolution and its rules are the equations from above. `np.einsum` takes the
 # letters of the sum as they stand: what is missing on the right of the arrow is summed. One sum,
 # three readings. (The letter `g` counts groups; `o` and `c` then count channels inside a group.)
 
@@ -450,7 +452,7 @@ assert back[0, 0, 2, 2] == 9 * 1 + 7 * 2 + 3 * 3 + 1 * 4  # four stamps overlap 
 figure, axes = viz.panels(1, 5, height=2.1)
 draw(axes[0], tap_numbers[0, 0], "kernel w", numbers=True)
 draw(axes[1], some_dy[0, 0], "dy", numbers=True)
-draw(axes[2], wide[0, 0], "dy, spread")
+draw(axes[2], wide[0, 0], "dy, spread", numbers=True)
 draw(axes[3], flipped(tap_numbers)[0, 0], "w, flipped", numbers=True)
 draw(axes[4], back[0, 0], "dx", numbers=True)
 figure
@@ -462,14 +464,15 @@ figure
 # places.*
 #
 # Which is better? The scatter form multiplies only what is there, but adds its windows up in pieces
-# that lie apart in memory. The gather form is a convolution, and as fast as one, for stride 1; with
-# a larger stride most of what it multiplies are zeros. For both the answer is the same.
+# that lie apart in memory. With stride 1 the gather form is a convolution, and as fast as one; with
+# a larger stride most of its products have a factor 0.
 
 # %% [markdown]
 # ### The matrix, drawn
 #
-# The columns of $A$ are what becomes of images in which one pixel is 1. Here for images of 6x6, or
-# of 4x4 with two channels; the colour says which tap of the kernel stands there.
+# The columns of $A$ are what becomes of images in which one pixel is 1. Here for images of 6x6 (7x7
+# for stride 2), or of 4x4 with two channels; the colour says which tap of the kernel stands there,
+# from dark (the first) to bright (the ninth).
 
 
 # %%
@@ -483,7 +486,7 @@ def conv(w, **options):
     return lambda x: conv2d(x, w, np.zeros(len(w)), **options)[0]
 
 
-two = np.concatenate([tap_numbers, tap_numbers[::-1]])  # two channels, one kernel each
+two = np.concatenate([tap_numbers, tap_numbers])  # two channels, one kernel each
 matrices = {
     "stride 1": matrix_of(conv(tap_numbers), (1, 6, 6)),
     "stride 2": matrix_of(conv(tap_numbers, stride=2), (1, 7, 7)),
@@ -515,8 +518,8 @@ print("weights in the columns:", np.unique((A != 0).sum(axis=0)))
 assert np.allclose(A.T @ dy.ravel(), vjp_x(dy).ravel())
 
 # %% [markdown]
-# The rows of $A$ all have nine weights, its columns have one, two or four: some pixels are seen by
-# one place, others by four. We shall meet these numbers again.
+# The rows of $A$ all have nine weights, its columns have one, two or four: one for each place that
+# sees the pixel. We shall meet these numbers again.
 
 # %% [markdown]
 # ### Unfold and fold: how often is a pixel seen?
@@ -556,7 +559,7 @@ figure
 # %% [markdown]
 # *Figure 4. How many windows hold each pixel. With kernel 3 and stride 2 the counts alternate, 4 2
 # 4 2 in one row and 2 1 2 1 in the next: a checkerboard. With a kernel whose size is a multiple of
-# the stride (third and fourth) they are even, but for the edges.*
+# the stride (the other three) they are even, but for the edges.*
 #
 # ### Transposed convolution
 #
@@ -618,6 +621,7 @@ enlarged = {
     title: conv_transpose2d(digit, w[None, None], np.zeros(1), **options)[0][0, 0]
     for title, (w, options) in enlarged.items()
 }
+assert all(picture.shape == (16, 16) for picture in enlarged.values())
 assert np.array_equal(enlarged["pixels repeated"], digit[0, 0].repeat(2, 0).repeat(2, 1))
 a = digit[0, 0]
 between = (9 * a[:-1, :-1] + 3 * a[1:, :-1] + 3 * a[:-1, 1:] + a[1:, 1:]) / 16
@@ -632,9 +636,9 @@ for ax, (title, picture) in zip(axes[1:], enlarged.items(), strict=True):
 figure
 
 # %% [markdown]
-# *Figure 5. A digit enlarged by three transposed convolutions. The first two kernels, of size 2 and
-# 4, are fixed ways to enlarge; the third, of size 3 and all ones, puts a checkerboard over the
-# digit, for it adds up 1, 2 or 4 numbers from place to place.*
+# *Figure 5. A digit, and what three transposed convolutions make of it, 16x16 each. Kernel 2
+# repeats each pixel, so that it looks as before; kernel 4 interpolates; kernel 3, all ones, puts a
+# checkerboard over the digit, for it adds up 1, 2 or 4 numbers from place to place.*
 #
 # In a network the kernel is learned: it may start as one of these, or at random. The library's
 # `F.conv_transpose2d` has the same layout of the weight, and `nn.ConvTranspose2d` is the layer.
@@ -683,8 +687,8 @@ viz.draw_gradcheck(report)
 # ### By the adjoint test
 #
 # For a linear operation there is the sharper test. `adjoint_gap` returns
-# $\langle Ax, v \rangle - \langle x, Bv \rangle$ for random $x$ and $v$, as a share of the terms
-# that were added. It needs one call of each, whatever the size:
+# $\langle Ax, v \rangle - \langle x, Bv \rangle$ for random $x$ and $v$, without its sign and as a
+# share of the size of the terms that were added. It calls $A$ and $B$ once, whatever the shapes:
 
 
 # %%
@@ -705,7 +709,7 @@ print("both right to rounding:", max(for_images, for_kernels) < 1e-13)
 assert max(for_images, for_kernels) < 1e-13
 
 # %% [markdown]
-# How sharp is it? We change one weight that the rule uses in its seventh digit.
+# How sharp is it? We give the rule kernels in which one weight differs in its seventh digit.
 
 # %%
 slightly_wrong = w.copy()
@@ -726,8 +730,8 @@ assert gap > 1e-11 and differences.ok
 # %% [markdown]
 # Differences compare to about five digits; the adjoint test sees all that a float holds. But mind
 # what it says: that $B$ belongs to $A$, not that $A$ is the convolution you meant. If both flip the
-# kernel, they are each other's adjoint, and pass. And it is for linear operations; a network with a
-# ReLU in it has none.
+# kernel, they are each other's adjoint, and pass. And only linear operations have an adjoint; a
+# network with a ReLU in it has none.
 #
 # ### Wrong rules
 #
@@ -737,7 +741,7 @@ assert gap > 1e-11 and differences.ok
 
 # %%
 def not_flipped(x, w, b, *, stride=1):
-    """dx gathered with the kernel as it is."""
+    """dx gathered with the kernel as it is: the flip here undoes the one in gather_dx."""
     y, (_, *rules) = conv2d(x, w, b, stride=stride)
     return y, (lambda dy: gather_dx(dy, w[:, :, ::-1, ::-1], x.shape[2:], stride=stride), *rules)
 
@@ -826,8 +830,8 @@ viz.draw_gradcheck(no_zeros)
 # *Figure 8. The zeros between the elements of dy forgotten: the stamps are one pixel apart instead
 # of two. They crowd in the upper left corner, and two rows and columns get nothing.*
 #
-# The adjoint test finds the first three, too; it looks at the rule of one input at a time, and sees
-# whether, not where:
+# The adjoint test finds these mistakes, too. Here it looks at the three wrong rules of $x$; it says
+# whether a rule is wrong, not where:
 
 # %%
 for f in not_flipped, zeros_forgotten, overwritten:
@@ -842,8 +846,8 @@ for f in not_flipped, zeros_forgotten, overwritten:
 # ### Enlarging digits
 #
 # A task for learned upsampling: from a digit of 4x4 pixels, made by averaging blocks of 2x2, guess
-# the original of 8x8. The network has a convolution of 3x3 with $K$ channels, a ReLU, and then one
-# of two ways to the larger image:
+# the original of 8x8. The network has a convolution of 3x3, a ReLU, and then one of two ways to
+# the larger image:
 #
 # - **transposed convolution**, stride 2, of 3x3 or of 4x4;
 # - **repeat, then convolve**: every pixel is repeated 2x2 (a fixed way to enlarge), then a
@@ -852,7 +856,8 @@ for f in not_flipped, zeros_forgotten, overwritten:
 # What is a fair budget? The number of *weights* is one answer, that of *multiplications* another:
 # the transposed convolution computes at the small size, the convolution behind the repetition at
 # the large one, with four times as many pixels. We take four arms: three with about the same
-# weights, and one with $K$ so large that it has about the multiplications of the second way.
+# number of weights, and a wide one, with so many channels between its two layers that it has about
+# the multiplications of the second way.
 
 
 # %%
@@ -881,8 +886,8 @@ class Repeat(nn.Module):
         return (x.reshape(N, C, H, 1, W, 1) * np.ones((2, 1, 2))).reshape(N, C, 2 * H, 2 * W)
 
 
-def network(K, *enlarge):
-    return nn.Sequential(nn.Conv2d(1, K, 3, padding=1), nn.ReLU(), *enlarge)
+def network(width, *enlarge):
+    return nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), *enlarge)
 
 
 ARMS = {
@@ -959,21 +964,23 @@ assert wide.max() < min(resized.min(), three.min(), four.min())
 viz.plot_arms(errors, label="error on unseen digits, % of white")
 
 # %% [markdown]
-# *Figure 9. A dot is one seed. Every network is well ahead of repeating pixels, whose error is in
-# the first printed line.*
+# *Figure 9. The root of the mean squared difference to the original, where white is 100 %; a dot is
+# one seed. Every network is well ahead of repeating pixels, whose error is in the first printed
+# line.*
 #
 # With equal weights, repeating and convolving is ahead of the transposed 3x3 on each seed, by a
-# little; with the transposed 4x4 the seeds disagree. With about equal multiplications the wide
-# transposed convolution is ahead of all others on each seed. Which one is better depends on what is
-# scarce.
+# little; with the transposed 4x4 the seeds disagree. With about equal multiplications, and over
+# twice the weights, the wide transposed convolution is ahead of all others on each seed. Which one
+# is better depends on what is scarce.
 #
 # There is an exact reason why the two ways are so close. Repeating is a transposed convolution with
 # a kernel of 2x2 ones, and a convolution behind it can be drawn into that kernel: repeat and
 # convolve by 3x3 *is* a transposed convolution by 4x4, with only 9 free numbers in its 16 weights.
+# (The 3x3 kernel is flipped on the way: the one *looks* through it, the other *stamps*.)
 
 # %%
 w3 = rng.normal(size=(1, 1, 3, 3))
-w4, _ = conv_transpose2d(flipped(w3), np.ones((1, 1, 2, 2)), np.zeros(1))  # 2x2 ones, spread by w3
+w4, _ = conv_transpose2d(flipped(w3), np.ones((1, 1, 2, 2)), np.zeros(1))
 x = rng.normal(size=(1, 1, 5, 5))
 larger = x.repeat(2, axis=2).repeat(2, axis=3)
 one_way, _ = conv2d(larger, w3, np.zeros(1), padding=1)
@@ -985,7 +992,7 @@ assert np.allclose(one_way, other_way)
 # ### The checkerboard
 #
 # What do the networks make of a picture without any content, an even grey? A good answer is an even
-# grey. We look away from the edges, before training and after.
+# grey. We leave the edges out, and look before training and after.
 
 # %%
 grey = np.full((1, 1, 8, 8), 0.5)
@@ -1031,8 +1038,9 @@ for arm, build in shown.items():
 # inside see the same. Both transposed convolutions weave a pattern with period 2.*
 #
 # The pattern of the 4x4 kernel shows that even counts are not enough: in each of the four positions
-# of the checkerboard another four of the 16 weights are at work, and only if their sums agree is
-# the answer even. With 3x3 there are 1, 2, 2 and 4 weights, and the sums have farther to go.
+# of the checkerboard another four of a channel's 16 weights are at work, and only if their sums
+# agree is the answer even. With 3x3 there are 1, 2, 2 and 4 weights, so that not even equal weights
+# would do.
 # Training on digits makes both patterns weaker on two of the three seeds, stronger on the third,
 # and removes them on none: no digit is an even grey.
 
@@ -1062,7 +1070,7 @@ viz.show_images(
 # | output size | PyTorch: `output_padding`, or `output_size` in the call of the layer; others take the wanted shape as an argument | `output_padding` |
 # | against the checkerboard | Odena et al.: resize, then convolve; or a kernel divisible by the stride | both shown |
 # | the image's gradient | im2col's way back, col2im (Chellapilla et al.); or a convolution with the turned kernel, which saves the scattered additions | both derived; the library's are in `ops/convolution_forms` |
-# | the border of $dx$ | a full correlation with border $(R-1)d$, then cropping by the padding $m$ | border $(R-1)d - m$ at once |
+# | the border of $dx$ | a full correlation with border $(R-1)d$, then cropping by the padding $z$ | border $(R-1)d - z$ at once |
 #
 # One more difference in words. What is called the *kernel* of a mathematical convolution is
 # flipped, and that of a correlation is not. Deep learning computes correlations and calls them
@@ -1081,9 +1089,9 @@ print(vjp_x(np.ones((1, 1, 3, 3)))[0, 0].astype(int))
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The counts of figure 4: it is a transposed convolution, so it has the checkerboard, too. Whoever
-# draws the gradient of an image through strided convolutions sees such patterns, though nothing is
-# wrong.
+# The counts of figure 4, second map: $dx$ is a transposed convolution and has the checkerboard.
+# Whoever draws the gradient of an image through strided convolutions sees such patterns, though
+# nothing is wrong.
 #
 # </details>
 #
@@ -1139,8 +1147,8 @@ for name, w in ("random kernel", rng.normal(size=(1, 1, 2, 2))), ("four at right
 # %% [markdown]
 # ## What to remember
 #
-# - One sum of products of three factors: take the derivative with respect to one, and the sum runs
-#   over the indices which that one lacks.
+# - All three gradients come from one sum: the gradient of a variable adds up $dy$ times what the
+#   variable was multiplied with, over all the indices that the variable does not have.
 # - $db$ is a sum of $dy$. $dw$ is a convolution of $x$ by $dy$, stride and dilation exchanged.
 # - $dx$: scatter (every place stamps its kernel, overlaps add) or gather ($dy$ with zeros between
 #   and around, the kernel flipped, channels swapped).

@@ -40,7 +40,8 @@ def conv2d(x, w, b=0.0, stride=1):
 # db_o = \sum_{n,p,q} dy_{nopq}$$
 #
 # Fill in the two rules. An image `[[1, 2], [3, 4]]` and a kernel of one weight, with `dy` all ones,
-# give `dw = 10` and `db = 4`. The rule of `x` comes later; here it is `None`.
+# give `dw = 10` and `db = 4`. The rule of `x` comes later; until then `None` stands in its place:
+# `return y, (None, vjp_w, vjp_b)`.
 
 
 # %% exercise="weight_and_bias"
@@ -102,8 +103,8 @@ check("06.col2im", col2im)
 # j + s - (S-1)}$$
 #
 # If the forward padded its image with `padding` zeros on each side, the gradient loses that border
-# again. You may call `conv2d` from above. For one row: `dy = [1, 10]` and the kernel `[1, 2, 3]`
-# give `[1, 12, 23, 30]`.
+# again: crop it at the end. You may call `conv2d` from above. For one row: `dy = [1, 10]` and the
+# kernel `[1, 2, 3]` give `[1, 12, 23, 30]`.
 
 
 # %% exercise="input_by_gathering"
@@ -126,8 +127,8 @@ check("06.input_by_gathering", input_by_gathering)
 #
 # `B` is the adjoint of a linear `A` if $\langle A x, v \rangle = \langle x, B v \rangle$ for all
 # $x$ and $v$, where $\langle u, v \rangle$ is the sum of all products $u_i v_i$. Return the
-# difference of the two sides, one number. For `A` that doubles and `B` that triples, `x = [1, 2]`
-# and `v = [3, 4]` it is 22 - 33 = -11.
+# plain difference of the two sides, one number with its sign. For `A` that doubles and `B` that
+# triples, `x = [1, 2]` and `v = [3, 4]` it is 22 - 33 = -11.
 
 
 # %% exercise="adjoint_gap"
@@ -197,8 +198,9 @@ check("06.grouped_conv2d", grouped_conv2d)
 # $$y_{n,\, o,\, ia + r,\, ja + s} \mathrel{+}= \sum_c w_{cors} \; x_{ncij}
 # \qquad \text{for all } i, j, r, s$$
 #
-# Then `padding` rows and columns are cropped at each side, `output_padding` rows and columns more
-# are kept at the end, and the bias is added. The size is
+# Then `padding` rows and columns are cropped at each side. Of the end, `output_padding` rows and
+# columns more are kept; where no stamp reaches as far, they are zeros. Last, the bias is added to
+# all. The size is
 #
 # $$P = (H - 1)\,a + R - 2 \cdot \text{padding} + \text{output padding}$$
 #

@@ -327,15 +327,30 @@ def padding_not_cropped(dy, w, padding=0):
 
 
 @input_by_gathering.mutant(
-    "The kernel stays inside dy: it has to hang over the edges, so put R - 1 and S - 1 zeros "
-    "around dy first."
+    "The kernel does not fit into dy. It has to hang over the edges: R - 1 rows of zeros above and "
+    "below dy, S - 1 columns on each side, whatever the padding was.",
+    raises=True,
 )
 def no_border(dy, w, padding=0):
-    R, S = w.shape[2:]
-    kernels = w[:, :, ::-1, ::-1].swapaxes(0, 1)
-    if min(dy.shape[2] - R, dy.shape[3] - S) < 0:
-        return np.zeros((len(dy), w.shape[1], 0, 0))
-    return conv2d(dy, kernels)
+    return conv2d(dy, w[:, :, ::-1, ::-1].swapaxes(0, 1))
+
+
+@input_by_gathering.mutant(
+    "The border is too wide: at least one tap must lie on dy, so it is R - 1 and S - 1, not R and "
+    "S."
+)
+def border_of_kernel_size(dy, w, padding=0):
+    around = np.pad(dy, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    return input_by_gathering_reference(around, w, padding)
+
+
+@input_by_gathering.mutant(
+    "Without padding nothing is left: `-0` is 0, so the slice `padding:-padding` ends where it "
+    "begins. Write its end as `H - padding`."
+)
+def cropped_to_nothing(dy, w, padding=0):
+    dx = input_by_gathering_reference(dy, w)
+    return dx[:, :, padding:-padding, padding:-padding]
 
 
 # -- adjoint_gap ----------------------------------------------------------------------------
@@ -392,6 +407,28 @@ adjoint_gap = Exercise(
         "`(A(x) * v).sum()` is the left side, whatever the number of axes.",
     ],
 )
+
+
+@adjoint_gap.mutant(
+    "This is the gap of the lesson, without its sign and as a share of the terms; asked is the "
+    "plain difference."
+)
+def share_of_the_terms(A, B, x, v):
+    return abs(adjoint_gap_reference(A, B, x, v)) / np.linalg.norm(A(x) * v)
+
+
+@adjoint_gap.mutant(
+    "Not summed yet: an inner product adds all products up, so the gap is one number."
+)
+def products_not_summed(A, B, x, v):
+    return A(x) * v - x * B(v)
+
+
+@adjoint_gap.mutant(
+    "You say whether the two sides agree; asked is by how much they differ, left minus right."
+)
+def yes_or_no(A, B, x, v):
+    return bool(np.isclose((A(x) * v).sum(), (x * B(v)).sum()))
 
 
 @adjoint_gap.mutant("You left the sign out: the left side minus the right one may be negative.")
@@ -587,6 +624,15 @@ def cropped_at_the_end_only(x, w, b, *, stride=1, padding=0, groups=1):
 
 
 @grouped_conv2d.mutant(
+    "Without padding nothing is left of the gradient of x: `-0` is 0, so the slice "
+    "`padding:-padding` ends where it begins. Write its end as `padding + H`."
+)
+def nothing_left_of_dx(x, w, b, *, stride=1, padding=0, groups=1):
+    y, (vjp_x, *others) = _grouped(x, w, b, stride, padding, groups, crop=0)
+    return y, (lambda dy: vjp_x(dy)[:, :, padding:-padding, padding:-padding], *others)
+
+
+@grouped_conv2d.mutant(
     "The groups are mixed: channels that follow one another belong together, so cut them by a "
     "reshape to (N, G, C / G, ...)."
 )
@@ -749,12 +795,12 @@ def nothing_cropped(x, w, b, *, stride=1, padding=0, output_padding=0):
 )
 def padded_instead(x, w, b, *, stride=1, padding=0, output_padding=0):
     y, (vjp_x, vjp_w, vjp_b) = _transposed(x, w, 0 * b, stride, 0, output_padding)
-    m = padding
-    around = np.pad(y, ((0, 0), (0, 0), (m, m), (m, m)))
+    z = padding
+    around = np.pad(y, ((0, 0), (0, 0), (z, z), (z, z)))
     H, W = y.shape[2:]
 
     def inside(dy):
-        return dy[:, :, m : m + H, m : m + W]
+        return dy[:, :, z : z + H, z : z + W]
 
     return around + b[:, None, None], (
         lambda dy: vjp_x(inside(dy)),
@@ -779,6 +825,17 @@ def zeros_for_output_padding(x, w, b, *, stride=1, padding=0, output_padding=0):
     H, W = y.shape[2:]
     y = np.pad(y, ((0, 0), (0, 0), (0, output_padding), (0, output_padding)))
     return y, tuple(lambda dy, rule=rule: rule(dy[:, :, :H, :W]) for rule in given)
+
+
+@conv_transpose2d.mutant(
+    "The rows of the output padding hold the bias alone. They are rows of the whole output that "
+    "the padding would have cropped: keep what the stamps left there."
+)
+def bias_alone_for_output_padding(x, w, b, *, stride=1, padding=0, output_padding=0):
+    y, (*given, _) = zeros_for_output_padding(
+        x, w, 0 * b, stride=stride, padding=padding, output_padding=output_padding
+    )
+    return y + b[:, None, None], (*given, lambda dy: dy.sum(axis=(0, 2, 3)))
 
 
 @conv_transpose2d.mutant(
@@ -827,6 +884,30 @@ def turned_stamps(x, w, b, *, stride=1, padding=0, output_padding=0):
 def weight_of_a_convolution(x, w, b, *, stride=1, padding=0, output_padding=0):
     y, (vjp_x, vjp_w, vjp_b) = _transposed(x, w.swapaxes(0, 1), b, stride, padding, output_padding)
     return y, (vjp_x, lambda dy: vjp_w(dy).swapaxes(0, 1), vjp_b)
+
+
+@conv_transpose2d.mutant(
+    "The gradient of x turns the kernels round. Going back from a transposed convolution is the "
+    "forward of the convolution, which takes the kernel as it is."
+)
+def gradient_with_turned_kernels(x, w, b, *, stride=1, padding=0, output_padding=0):
+    y, (_, vjp_w, vjp_b) = _transposed(x, w, b, stride, padding, output_padding)
+    _, (vjp_x, *_) = _transposed(x, w[:, :, ::-1, ::-1], b, stride, padding, output_padding)
+    return y, (vjp_x, vjp_w, vjp_b)
+
+
+@conv_transpose2d.mutant(
+    "Without padding nothing is left: `-0` is 0, so the slice `padding:-padding` ends where it "
+    "begins. Write its end as `padding + P`."
+)
+def nothing_left_of_the_output(x, w, b, *, stride=1, padding=0, output_padding=0):
+    y, given = _transposed(x, w, b, stride, 0, output_padding)
+    return y[:, :, padding:-padding, padding:-padding], given
+
+
+@conv_transpose2d.mutant("The bias is not added: each output channel has a number of its own.")
+def without_bias(x, w, b, *, stride=1, padding=0, output_padding=0):
+    return _transposed(x, w, 0 * b, stride, padding, output_padding)
 
 
 @conv_transpose2d.mutant("The gradient of b is the sum of dy over images and places, not the mean.")
