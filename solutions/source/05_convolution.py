@@ -84,8 +84,8 @@ check("05.conv2d_loops", conv2d_loops)
 #
 # `as_strided(x, shape, strides)` makes such a view. `strides` says for each axis how many *bytes* lie
 # between neighbours; `x.strides` are those of `x`. Take them from there: the images may be a part of a
-# larger array. In the check they are, and all its other numbers are -99: where you meet one, a step was
-# wrong.
+# larger array. In the check they are, and the rest of that array is -99: where you meet that number, a step
+# was wrong.
 
 
 # %% exercise="windows"
@@ -152,7 +152,13 @@ check("05.columns", columns)
 
 # %% exercise="conv2d"
 def conv2d(x, w, b, stride=1, padding=0, dilation=1, groups=1):
-    """Convolution: x (N, C, H, W), w (O, C/G, R, S), b (O,) -> y (N, O, P, Q)."""
+    """Convolution: x (N, C, H, W), w (O, C/G, R, S), b (O,) -> y (N, O, P, Q).
+
+    >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
+    >>> conv2d(x, np.array([[[[1.0, 0.0], [0.0, 10.0]]]]), np.array([0.5]))
+    array([[[[40.5, 51.5],
+             [73.5, 84.5]]]])
+    """
     ### BEGIN SOLUTION
     N, _, H, W = x.shape
     O, each, R, S = w.shape

@@ -83,6 +83,13 @@ def one_inside_the_division(size, kernel, stride=1, padding=0, dilation=1):
     return (size + 2 * padding - dilation * (kernel - 1)) // stride
 
 
+@output_size.mutant(
+    "You do not round down: there is no half a place. `//` divides and rounds down."
+)
+def not_rounded(size, kernel, stride=1, padding=0, dilation=1):
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1
+
+
 # -- conv2d_loops ---------------------------------------------------------------------------
 
 
@@ -326,6 +333,20 @@ def dilation_ignored(x, R, S, stride=1, dilation=1):
     return windows_reference(x, R, S, stride)
 
 
+@windows.mutant(
+    "There are too many places. The dilation counts: in a column it leaves "
+    "(H - dilation * (R - 1) - 1) // stride + 1 of them."
+)
+def places_counted_without_dilation(x, R, S, stride=1, dilation=1):
+    P, Q = (
+        output_size_reference(x.shape[2], R, stride),
+        output_size_reference(x.shape[3], S, stride),
+    )
+    n, c, h, w = x.strides
+    steps = (n, c, h * dilation, w * dilation, h * stride, w * stride)
+    return as_strided(x, (*x.shape[:2], R, S, P, Q), steps)
+
+
 # -- columns --------------------------------------------------------------------------------
 
 
@@ -426,6 +447,14 @@ def every_place(x, R, S, stride=1, padding=0, dilation=1):
 @columns.mutant("The dilation is ignored: pass it on to where the windows are made.")
 def taps_side_by_side(x, R, S, stride=1, padding=0, dilation=1):
     return _columns(x, R, S, stride, padding)
+
+
+@columns.mutant(
+    "All four axes are padded: `np.pad(x, padding)` adds empty images and channels too. Give it a "
+    "pair of numbers for each axis."
+)
+def every_axis_padded(x, R, S, stride=1, padding=0, dilation=1):
+    return _columns(np.pad(x, padding), R, S, stride, 0, dilation)
 
 
 # -- conv2d ---------------------------------------------------------------------------------
@@ -551,6 +580,27 @@ def output_takes_turns(x, w, b, stride=1, padding=0, dilation=1, groups=1):
 
 
 @conv2d.mutant(
+    "The kernels take turns between the groups; the first O/G belong to the first group, so that "
+    "they are reshaped with G in front of O/G."
+)
+def kernels_take_turns(x, w, b, stride=1, padding=0, dilation=1, groups=1):
+    order = np.arange(len(w)).reshape(-1, groups).T.ravel()
+    return _convolve(x, w[order], b, stride, padding, dilation, groups)
+
+
+@conv2d.mutant(
+    "Channels and taps of the groups got mixed up: in C * R * S the letter c is the slowest, so "
+    "that the columns are reshaped with G in front of C/G * R * S."
+)
+def groups_of_taps(x, w, b, stride=1, padding=0, dilation=1, groups=1):
+    seen = columns_reference(x, *w.shape[2:], stride, padding, dilation)
+    seen = seen.reshape(len(x), -1, groups, seen.shape[2]).swapaxes(1, 2)
+    y = w.reshape(groups, len(w) // groups, -1) @ seen
+    Q = output_size_reference(x.shape[3], w.shape[3], stride, padding, dilation)
+    return y.reshape(len(x), len(w), -1, Q) + b[:, None, None]
+
+
+@conv2d.mutant(
     "The groups are ignored: with C/G channels to a kernel, the matrices no longer fit. Make G an "
     "axis in front of both.",
     raises=True,
@@ -662,4 +712,32 @@ def dilation_in_the_jump(layers):
     for kernel, stride, dilation in layers:
         width += (kernel - 1) * dilation * jump
         jump *= stride * dilation
+    return width
+
+
+@receptive_field.mutant(
+    "Each layer is spaced by its own stride; what counts are the strides of the layers below it, "
+    "multiplied."
+)
+def own_stride(layers):
+    return 1 + sum((kernel - 1) * dilation * stride for kernel, stride, dilation in layers)
+
+
+@receptive_field.mutant("The strides are added to the jump; they multiply: the jump begins at 1.")
+def strides_added(layers):
+    width, jump = 1, 1
+    for kernel, stride, dilation in layers:
+        width += (kernel - 1) * dilation * jump
+        jump += stride
+    return width
+
+
+@receptive_field.mutant(
+    "Only the gaps between taps are spaced out: (kernel - 1) * dilation * jump, with the -1 inside."
+)
+def one_taken_off_too_late(layers):
+    width, jump = 1, 1
+    for kernel, stride, dilation in layers:
+        width += kernel * dilation * jump - 1
+        jump *= stride
     return width
