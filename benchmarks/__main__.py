@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .measure import CASES, Result, clock_for, measure
 
-MODULES = ("engine_overhead", "convolution", "sampling", "normalization")
+MODULES = ("engine_overhead", "convolution", "sampling", "normalization", "networks")
 
 
 def main() -> None:
@@ -27,6 +27,7 @@ def main() -> None:
     _keep_freed_memory()
     for module in MODULES:  # now, not above: libraries read the number of threads on import
         importlib.import_module(f".{module}", __package__)
+    importlib.import_module("minitorch_attn").set_num_threads(options.threads)
     results: list[Result] = []
     for name, case in CASES.items():
         if options.only in name:
