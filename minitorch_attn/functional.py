@@ -22,6 +22,14 @@ from .ops.activation import (
     softplus,
     tanh,
 )
+from .ops.adaptive_pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+)
 from .ops.arithmetic import (
     abs,
     add,
@@ -52,6 +60,7 @@ from .ops.arithmetic import (
     subtract,
     where,
 )
+from .ops.avg_pooling import avg_pool1d, avg_pool2d, avg_pool3d, lp_pool1d, lp_pool2d, lp_pool3d
 from .ops.comparison import (
     bitwise_and,
     bitwise_not,
@@ -108,6 +117,7 @@ from .ops.loss import (
     nll_loss,
     smooth_l1_loss,
 )
+from .ops.max_pooling import max_pool1d, max_pool2d, max_pool3d
 from .ops.normalization import (
     batch_norm,
     group_norm,
@@ -116,12 +126,6 @@ from .ops.normalization import (
     local_response_norm,
 )
 from .ops.padding import pad
-from .ops.pooling import (
-    adaptive_avg_pool2d,
-    adaptive_max_pool2d,
-    avg_pool2d,
-    max_pool2d,
-)
 from .ops.reduction import (
     all,
     amax,
@@ -169,3 +173,4 @@ from .ops.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from .ops.similarity import cosine_similarity, normalize
 from .ops.sorting import argsort, sort, topk
 from .ops.special import erf
+from .ops.unpooling import max_unpool1d, max_unpool2d, max_unpool3d

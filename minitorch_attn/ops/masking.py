@@ -11,3 +11,10 @@ def masked(dy, mask):
     """
     bits = dy.view(f"i{dy.itemsize}")
     return (bits * mask).view(dy.dtype)
+
+
+def split(dy, mask):
+    """The gradient where the mask holds, and the gradient where it does not, with 0 elsewhere."""
+    bits = dy.view(f"i{dy.itemsize}")
+    kept = bits * mask
+    return kept.view(dy.dtype), (bits ^ kept).view(dy.dtype)

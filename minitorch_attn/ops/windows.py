@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..engine import ShapeError, Tensor, array_module
+from ..engine import ShapeError, array_module
 from ..engine.backend import Array
 from ..engine.tensor import operand
 
@@ -78,11 +78,11 @@ def count_places(op: str, image: Sizes, kernel: Sizes, stride: Sizes, dilation: 
 
 
 def pad(x: Array, border: Border, value: float = 0.0) -> Array:
-    """Images with a border around them: (N, C, H, W) -> (N, C, H + ..., W + ...)."""
+    """Images with a border around them, in their layout: (N, C, H, W) -> (N, C, H + ..., ...)."""
     if not any(map(any, border)):
         return x
     size = tuple(before + n + after for n, (before, after) in zip(x.shape[2:], border))
-    padded = array_module(x).full((*x.shape[:2], *size), value, dtype=x.dtype)
+    padded = array_module(x).full_like(x, value, shape=(*x.shape[:2], *size))
     inside(padded, border)[...] = x
     return padded
 
@@ -136,15 +136,19 @@ def blocks(images: int, bytes_per_image: int) -> Iterator[slice]:
 
 
 def also_unbatched(dims: int) -> Callable:
-    """Let an operation on images (N, C, H, W) take a single image (C, H, W) too."""
+    """Let an operation on images (N, C, H, W) take a single image (C, H, W) too.
 
-    def decorate(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    Its result is a tensor or a tuple of them, each with the axis N in front.
+    """
+
+    def decorate(op: Callable) -> Callable:
         @functools.wraps(op)
-        def apply(input: Any, *args: Any, **kwargs: Any) -> Tensor:
+        def apply(input: Any, *args: Any, **kwargs: Any) -> Any:
             images = operand(input)
-            if images.ndim == dims + 1:
-                return op(images[None], *args, **kwargs)[0]
-            return op(images, *args, **kwargs)
+            if images.ndim != dims + 1:
+                return op(images, *args, **kwargs)
+            result = op(images[None], *args, **kwargs)
+            return tuple(y[0] for y in result) if isinstance(result, tuple) else result[0]
 
         return apply
 

@@ -27,19 +27,27 @@ def call(*inputs, **settings):
 
 
 CLASSES = np.array([2, 0, 2])
+SEQUENCES = normal(2, 3, 7)
 IMAGES = normal(2, 4, 5, 6)
+VOLUMES = normal(1, 2, 4, 5, 3)
 MATRIX = normal(3, 4)
 MASK = normal(3, 4) > 0
 
 EXAMPLES = {
     "abs": call(MATRIX),
+    "adaptive_avg_pool1d": call(SEQUENCES, 2),
     "adaptive_avg_pool2d": call(IMAGES, 2),
+    "adaptive_avg_pool3d": call(VOLUMES, 2),
+    "adaptive_max_pool1d": call(SEQUENCES, 2),
     "adaptive_max_pool2d": call(IMAGES, 2),
+    "adaptive_max_pool3d": call(VOLUMES, 2),
     "add": call(MATRIX, normal(4)),
     "affine_grid": call(normal(2, 2, 3), (2, 1, 4, 5), False),
     "amax": call(MATRIX, 1),
     "amin": call(MATRIX, 1),
+    "avg_pool1d": call(SEQUENCES, 2),
     "avg_pool2d": call(IMAGES, 2),
+    "avg_pool3d": call(VOLUMES, 2),
     "batch_norm": call(IMAGES, None, None, normal(4), normal(4, seed=1), True),
     "binary_cross_entropy_with_logits": call(MATRIX, MASK.astype(float)),
     "bmm": call(normal(2, 3, 4), normal(2, 4, 5)),
@@ -76,8 +84,8 @@ EXAMPLES = {
     "gather": call(MATRIX, 1, np.array([[0, 0, 3], [1, 2, 1]])),
     "gelu": call(MATRIX),
     "getitem": call(MATRIX, (slice(1, None), [0, 0, 2])),
-    "group_norm": call(IMAGES, 2, normal(4), normal(4, seed=1)),
     "grid_sample": call(IMAGES, normal(2, 3, 4, 2), "bilinear", "zeros", False),
+    "group_norm": call(IMAGES, 2, normal(4), normal(4, seed=1)),
     "hardsigmoid": call(2 * MATRIX),
     "hardswish": call(2 * MATRIX),
     "index_select": call(MATRIX, 1, np.array([3, 0, 3])),
@@ -93,10 +101,18 @@ EXAMPLES = {
     "log_softmax": call(MATRIX, 1),
     "logsigmoid": call(MATRIX),
     "logsumexp": call(MATRIX, 1),
+    "lp_pool1d": call(np.abs(SEQUENCES), 3, 2),
+    "lp_pool2d": call(np.abs(IMAGES), 3, 2),
+    "lp_pool3d": call(np.abs(VOLUMES), 3, 2),
     "masked_fill": call(MATRIX, MASK, 2.0),
     "matmul": call(MATRIX, normal(2, 4, 5)),
     "max": call(MATRIX, 1),
+    "max_pool1d": call(SEQUENCES, 2),
     "max_pool2d": call(IMAGES, 2),
+    "max_pool3d": call(VOLUMES, 2),
+    "max_unpool1d": call(normal(1, 1, 2), np.array([[[0, 3]]]), 2),
+    "max_unpool2d": call(normal(1, 1, 1, 2), np.array([[[[4, 3]]]]), 2),
+    "max_unpool3d": call(normal(1, 1, 1, 1, 2), np.array([[[[[4, 3]]]]]), 2),
     "maximum": call(MATRIX, normal(4)),
     "mean": call(MATRIX, 1),
     "min": call(MATRIX, 1),

@@ -1,0 +1,220 @@
+"""Max pooling: the greatest element of each window.
+
+The greatest of a window is the greatest of its rows' greatest: the pool goes along one axis of
+space after the other, in images with R + S taps instead of R * S. Each pass is a function in the
+form of a primitive: it returns its output and the rule that carries a gradient back.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..engine import Tensor, array_module, as_tensor, primitive
+from ..engine.backend import Array
+from .masking import split
+from .pooling_windows import Option, Windows, fit, lay_along
+from .windows import also_unbatched, inside, pad
+
+__all__ = ["max_pool1d", "max_pool2d", "max_pool3d"]
+
+
+@also_unbatched(1)
+def max_pool1d(
+    input: Any,
+    kernel_size: Option,
+    stride: Option | None = None,
+    padding: Option = 0,
+    dilation: Option = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Greatest element of each window of a sequence: `max_pool2d` with one axis of space.
+
+    Parameters
+    ----------
+    input : (N, C, W) or (C, W)
+    kernel_size, stride, padding, dilation, ceil_mode, return_indices
+        As in `max_pool2d`.
+
+    Returns
+    -------
+    (N, C, P) or (C, P)
+    """
+    return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+@also_unbatched(2)
+def max_pool2d(
+    input: Any,
+    kernel_size: Option,
+    stride: Option | None = None,
+    padding: Option = 0,
+    dilation: Option = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    r"""Greatest element of each window.
+
+    .. math:: y_{n,c,p,q} = \max_{r,s} x_{n,\,c,\,pa+rd,\,qa+sd}
+
+    with stride a and dilation d. The gradient goes to the greatest element, to the first one
+    (row by row) among equals. NaN counts as greater than any number, and the last NaN wins.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) or (C, H, W)
+    kernel_size : int or (int, int)
+        Size (R, S) of a window.
+    stride : int or (int, int), optional
+        Step between windows; the size of a window if left out.
+    padding : int or (int, int)
+        Border of -inf around the images, at most half a window wide.
+    dilation : int or (int, int)
+        Step between the elements of a window.
+    ceil_mode : bool
+        Also keep a last window that sticks out at the bottom or right, if it starts inside.
+    return_indices : bool
+        Also return where the greatest elements are: h * W + w for the one in row h, column w of
+        its channel's image without border. `max_unpool2d` takes them.
+
+    Returns
+    -------
+    (N, C, P, Q) or (C, P, Q)
+        With `return_indices` a tuple of it and the indices, int64, of the same shape.
+
+    Raises
+    ------
+    ShapeError
+        If no window fits.
+    ValueError
+        If an option is out of its range.
+    """
+    return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+@also_unbatched(3)
+def max_pool3d(
+    input: Any,
+    kernel_size: Option,
+    stride: Option | None = None,
+    padding: Option = 0,
+    dilation: Option = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Greatest element of each window of a volume: `max_pool2d` with three axes of space.
+
+    Parameters
+    ----------
+    input : (N, C, D, H, W) or (C, D, H, W)
+    kernel_size, stride, padding, dilation, ceil_mode, return_indices
+        As in `max_pool2d`; an option has one integer, or three for (depth, height, width).
+
+    Returns
+    -------
+    (N, C, ...) or (C, ...)
+    """
+    return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+def _max_pool(
+    dims, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+) -> Any:
+    op = f"max_pool{dims}d"
+    windows = fit(op, dims, input, kernel_size, stride, padding, dilation, ceil_mode)
+    y = MAX_POOLS[dims](input, windows=windows)
+    return (y, as_tensor(_where_greatest(input._data, windows))) if return_indices else y
+
+
+def _max_pooling(op: str) -> Callable[..., Tensor]:
+    """The primitive under the name that errors and graphs show."""
+
+    def pool(x, *, windows):
+        border, rules = windows.border, []
+        y, beats = pad(x, border, _lowest(x.dtype)), _beats(x)
+        for axis in reversed(windows.axes):  # of equals the first row by row, not by column
+            y, rule = _max_along(axis, y, windows, beats)
+            rules.append(rule)
+
+        def vjp_x(dy):
+            for rule in reversed(rules):
+                dy = rule(dy)
+            return inside(dy, border)
+
+        return y, vjp_x
+
+    pool.__name__ = op
+    return primitive(pool)
+
+
+MAX_POOLS = {dims: _max_pooling(f"max_pool{dims}d") for dims in (1, 2, 3)}
+
+
+def _max_along(
+    axis: int, x: Array, windows: Windows, beats: Callable
+) -> tuple[Array, Callable[[Array], Array]]:
+    """Greatest element of windows that extend along one axis."""
+    y, victories = _contest(x, windows.seen(axis), beats)
+    size = x.shape[axis]
+
+    def vjp_x(dy):
+        """The last challenger who won takes the gradient, if any; else those before it."""
+        parts = []
+        for won in reversed(victories):
+            part, dy = split(dy, won)
+            parts.append(part)
+        return lay_along(axis, size, [dy, *reversed(parts)], windows)
+
+    return y, vjp_x
+
+
+def _contest(x: Array, seen: list[tuple], beats: Callable) -> tuple[Array, list[Array]]:
+    """The greatest of the taps, and for each after the first: where it beat all before it."""
+    y, victories = x[seen[0]].copy(order="K"), []
+    for elements in seen[1:]:
+        challenger = x[elements].copy(order="K")  # scattered as it lies, it is read but once
+        victories.append(beats(challenger, y))
+        array_module(x).maximum(y, challenger, out=y)
+    return y, victories
+
+
+def _beats(x: Array) -> Callable[[Array, Array], Array]:
+    """How a challenger wins: by being greater, or NaN. Few images hold NaN: one look tells."""
+    if x.size and x.dtype.kind == "f" and np.isnan(x.max()):
+        return lambda challenger, y: (challenger > y) | (challenger != challenger)
+    return operator.gt
+
+
+def _lowest(dtype: np.dtype) -> float:
+    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+
+def _where_greatest(x: Array, windows: Windows) -> Array:
+    """Where the greatest elements lie in images without border: (N, C, P, Q), flat positions."""
+    xp, beats = array_module(x), _beats(x)
+    values = pad(x, windows.border, _lowest(x.dtype))
+    found = xp.broadcast_to(xp.asarray(_positions(windows)), values.shape)
+    for axis in reversed(windows.axes):
+        seen, positions = windows.seen(axis), found
+        values, victories = _contest(values, seen, beats)
+        found = positions[seen[0]].copy()
+        for elements, won in zip(seen[1:], victories):
+            xp.copyto(found, positions[elements], where=won)
+    return found
+
+
+def _positions(windows: Windows) -> np.ndarray:
+    """The flat position of each element of an image with its border.
+
+    An element of the border is greatest where all else is -inf too: it stands for the element
+    inside that its window, which begins with it, meets first.
+    """
+    flat = np.zeros((), np.int64)
+    for size, (before, after), d in zip(windows.size, windows.border, windows.dilation):
+        places = np.arange(-before, size + after)
+        flat = np.add.outer(flat * size, np.where(places < 0, places % d, places))
+    return flat
