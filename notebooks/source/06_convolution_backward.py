@@ -278,9 +278,9 @@ def conv2d_loops(x, w, b, dy, stride=1, dilation=1):
 #
 # Lesson 05 made a view of all windows, (N, C, R, S, P, Q), without copying: a step to the next tap
 # is $d$ elements in the image, a step to the next place $a$. Its adjoint takes a value for each
-# element of each window, and adds it to the pixel that lies there. For each tap $(r, s)$, the pixels
-# that it meets are a slice with step $a$, no pixel twice; so a loop over the taps is enough, and
-# `+=` on a slice adds correctly.
+# element of each window, and adds it to the pixel that lies there. For each tap $(r, s)$, the
+# pixels that it meets are a slice with step $a$, no pixel twice; so a loop over the taps is enough,
+# and `+=` on a slice adds correctly.
 
 
 # %%
