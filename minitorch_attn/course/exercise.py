@@ -385,7 +385,7 @@ def module(subject: Any, case: Case) -> Iterator[tuple]:
                 "as the first line of its `__init__`.",
                 "not a module",
             )
-        parameters = there(subject, "lambda m: dict(m.named_parameters())")(model)
+        parameters = _in_one_order(there(subject, "lambda m: dict(m.named_parameters())")(model))
         shapes = {name: parameter.shape for name, parameter in parameters.items()}
         yield PARAMETERS, shapes
         for name, parameter in parameters.items():
@@ -407,6 +407,12 @@ def module(subject: Any, case: Case) -> Iterator[tuple]:
         yield "the output in evaluation", array_of(model(*inputs))
     finally:
         there(subject, "mt.set_default_dtype")(default)
+
+
+def _in_one_order(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Whatever order `__init__` makes them in: module by module, a weight before its bias."""
+    names = sorted(parameters, reverse=True)
+    return {name: parameters[name] for name in sorted(names, key=lambda n: n.rpartition(".")[0])}
 
 
 _IS_TENSOR = "lambda value: isinstance(value, mt.Tensor)"

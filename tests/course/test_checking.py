@@ -540,6 +540,13 @@ class NoBias(Gate):
         self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
 
 
+class PartsInAnotherOrder(Gate):
+    def __init__(self, channels, reduction=2):
+        nn.Module.__init__(self)
+        self.fc2 = nn.Linear(channels // reduction, channels)
+        self.fc1 = nn.Linear(channels, channels // reduction)
+
+
 class NotReduced(Gate):
     def __init__(self, channels, reduction=2):
         super().__init__(channels, reduction=1)
@@ -589,6 +596,7 @@ class OtherInEvaluation(Gate):
     ("answer", "words"),
     [
         (Gate, "the gradient of x, the gradient of fc1.weight, the gradient of fc1.bias"),
+        (PartsInAnotherOrder, "the gradient of x, the gradient of fc1.weight, the gradient of fc1"),
         (NoBias, "the names differ. Missing: fc1.bias."),
         (NotReduced, "`fc1.weight`: Item 0: It is 4 and should be 2."),
         (NoSuper, "super().__init__()"),
