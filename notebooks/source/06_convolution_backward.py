@@ -14,7 +14,7 @@
 #
 # **You need** lesson 05 (convolution, its windows as a view) and lesson 03 (gradient checking).
 #
-# **Time** about 50 minutes, and as long again for the exercises.
+# **Time** about 70 minutes, and as long again for the exercises.
 
 # %%
 import numpy as np
