@@ -46,19 +46,21 @@ def grad_input(dy: Array, weight: Array, g: Geometry) -> Array:
     if g.is_reversible:  # to write windows out takes less time than to add them up
         return forward(dy, g.rotated(weight), g.back())
     xp = array_module(dy)
-    kernels = _kernels(weight, g).T
+    kernels = _kernels(weight, g).reshape(-1, g.C, g.O).swapaxes(1, 2)
     dy = channels_last(dy).reshape(g.N, math.prod(g.places), g.O)
-    dpadded = xp.zeros((g.N, *g.padded_size, g.C), dtype=xp.result_type(dy, weight))
+    dx = xp.empty((g.N, *g.size, g.C), dtype=xp.result_type(dy, weight))
     seen = [met[1:] for _, met in taps(g.kernel, g.places, g.stride, g.dilation)]
 
     def compute(part: slice) -> None:
-        for images in _blocks(part, g, dpadded.itemsize):
-            drows = (dy[images] @ kernels).reshape(-1, *g.places, len(seen), g.C)
-            for tap, met in enumerate(seen):
-                dpadded[(images, *met)] += drows[..., tap, :]
+        for images in _blocks(part, g, dx.itemsize):
+            dpadded = xp.zeros((len(dx[images]), *g.padded_size, g.C), dtype=dx.dtype)
+            for kernel, met in zip(kernels, seen):
+                there = dpadded[(slice(None), *met)]
+                there += (dy[images] @ kernel).reshape(there.shape)
+            dx[images] = dpadded[_inside(g)]
 
     in_parallel(compute, g.N)
-    return channels_first(dpadded[_inside(g)])
+    return channels_first(dx)
 
 
 def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
