@@ -158,7 +158,7 @@ def _max_along(
     axis: int, x: Array, windows: Windows, beats: Callable
 ) -> tuple[Array, Callable[[Array], Array]]:
     """Greatest element of windows that extend along one axis."""
-    y, victories = _contest(x, windows.seen(axis), beats)
+    y, victories = _contest(axis, x, windows, beats)
     size = x.shape[axis]
 
     def vjp_x(dy):
@@ -172,13 +172,16 @@ def _max_along(
     return y, vjp_x
 
 
-def _contest(x: Array, seen: list[tuple], beats: Callable) -> tuple[Array, list[Array]]:
+def _contest(axis: int, x: Array, windows: Windows, beats: Callable) -> tuple[Array, list[Array]]:
     """The greatest of the taps, and for each after the first: where it beat all before it."""
-    y, victories = x[seen[0]].copy(order="K"), []
-    for elements in seen[1:]:
+    first, *others = windows.seen(axis)
+    y, victories = x[first].copy(order="K"), []
+    for elements in others:
         challenger = x[elements].copy(order="K")  # scattered as it lies, it is read but once
         victories.append(beats(challenger, y))
         array_module(x).maximum(y, challenger, out=y)
+    for place, tap in windows.begin_outside(axis):  # -inf inside beats the border's
+        victories[tap - 1][(slice(None),) * axis + (place,)] = True
     return y, victories
 
 
@@ -199,22 +202,17 @@ def _where_greatest(x: Array, windows: Windows) -> Array:
     values = pad(x, windows.border, _lowest(x.dtype))
     found = xp.broadcast_to(xp.asarray(_positions(windows)), values.shape)
     for axis in reversed(windows.axes):
-        seen, positions = windows.seen(axis), found
-        values, victories = _contest(values, seen, beats)
-        found = positions[seen[0]].copy()
-        for elements, won in zip(seen[1:], victories):
+        values, victories = _contest(axis, values, windows, beats)
+        (first, *others), positions = windows.seen(axis), found
+        found = positions[first].copy()
+        for elements, won in zip(others, victories):
             xp.copyto(found, positions[elements], where=won)
     return found
 
 
 def _positions(windows: Windows) -> np.ndarray:
-    """The flat position of each element of an image with its border.
-
-    An element of the border is greatest where all else is -inf too: it stands for the element
-    inside that its window, which begins with it, meets first.
-    """
+    """The flat position of each element of an image; what its border counts is never asked for."""
     flat = np.zeros((), np.int64)
-    for size, (before, after), d in zip(windows.size, windows.border, windows.dilation):
-        places = np.arange(-before, size + after)
-        flat = np.add.outer(flat * size, np.where(places < 0, places % d, places))
+    for size, (before, after) in zip(windows.size, windows.border):
+        flat = np.add.outer(flat * size, np.arange(-before, size + after))
     return flat

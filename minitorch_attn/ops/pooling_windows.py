@@ -47,6 +47,13 @@ class Windows:
             for t in range(self.kernel[i])
         ]
 
+    def begin_outside(self, axis: int) -> list[tuple[int, int]]:
+        """The windows that begin in the border; for each: its first tap that meets the image."""
+        i = axis - 2
+        step, d, border = self.stride[i], self.dilation[i], self.padding[i]
+        count = min(self.places[i], -(-border // step))
+        return [(place, -(-(border - place * step) // d)) for place in range(count)]
+
 
 def fit(
     op: str,
