@@ -8,13 +8,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
+import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
 _count = 1
+
+
+class _Local(threading.local):
+    at_work = False
+
+
+_local = _Local()
 
 
 def set_num_threads(count: int) -> None:
@@ -54,23 +63,35 @@ def in_parallel(work: Callable[[slice], Result], batch: int) -> list[Result]:
     Each call may write into its own slice of an output. Nothing else may be shared: what is summed
     over the batch is returned, and summed by the caller in the order of the list.
     """
-    threads = min(_count, batch)
+    threads = 1 if _local.at_work else min(_count, batch)
     if threads <= 1:
         return [work(slice(0, batch))]
     bounds = [batch * i // threads for i in range(threads + 1)]
     first, *others = map(slice, bounds, bounds[1:])
     with _one_thread_for_products():
-        waiting = [_pool(_count).submit(work, part) for part in others]
+        waiting = [_pool(_count).submit(_work, work, part) for part in others]
         try:
-            return [work(first), *(w.result() for w in waiting)]
+            return [_work(work, first), *(w.result() for w in waiting)]
         finally:
-            for w in waiting:  # if one fails, the others must be done before the caller goes on
-                w.exception()
+            wait(waiting)  # if one fails, the others must be done before the caller goes on
+
+
+def _work(work: Callable[[slice], Result], part: slice) -> Result:
+    """A share of the work; what it calls splits nothing further, or it might wait for itself."""
+    _local.at_work = True
+    try:
+        return work(part)
+    finally:
+        _local.at_work = False
 
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads - 1, thread_name_prefix="minitorch_attn")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process inherits the pool without its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _one_thread_for_products() -> contextlib.AbstractContextManager[Any]:
@@ -82,7 +103,7 @@ def _one_thread_for_products() -> contextlib.AbstractContextManager[Any]:
 def _controller() -> Any:
     """What sets the threads of the BLAS that NumPy multiplies with; None without threadpoolctl."""
     try:
-        from threadpoolctl import ThreadpoolController
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
     except ImportError:
         return None
     return ThreadpoolController()

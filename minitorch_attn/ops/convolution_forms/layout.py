@@ -24,7 +24,8 @@ def channels_first(x: Array) -> Array:
 
 def flat(x: Array) -> Array:
     """(N, C, H, W) -> (N, C, H * W), as a view if the layout is one of the two."""
-    N, C, places = *x.shape[:2], math.prod(x.shape[2:])
+    N, C, *size = x.shape
+    places = math.prod(size)
     last = channels_last(x)
     if last.flags.c_contiguous:
         return last.reshape(N, places, C).swapaxes(1, 2)
