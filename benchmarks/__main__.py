@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .measure import CASES, Result, clock_for, measure
 
-MODULES = ("engine_overhead", "convolution", "sampling", "normalization", "networks")
+MODULES = ("engine_overhead", "convolution", "sampling", "normalization", "pooling", "networks")
 
 
 def main() -> None:
