@@ -39,7 +39,7 @@ from .geometry import Geometry
 from .layout import channels_first, copy_channels_last
 
 # The values are taken at these points and at infinity, which gives the highest coefficient. In
-# float32 the rounding error is then about 2e-6 of the largest output: a third of that at 0, +-1 and
+# float32 the rounding error is then about 2e-6 of the largest output: a quarter of that at 0, +-1,
 # +-2, the points of the paper.
 POINTS = (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 TILE = len(POINTS) + 1
