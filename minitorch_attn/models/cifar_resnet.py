@@ -9,7 +9,8 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from .initialization import initialize
-from .resnet import Attention, BasicBlock, Bottleneck, projection, stage
+from .resnet import Attention, BasicBlock, Bottleneck, projection
+from .stages import blocks_per_stage, check_stages, stage
 
 
 class ZeroPadding(nn.Module):
@@ -46,25 +47,6 @@ def add_zero_channels(x: Tensor, out_channels: int) -> Tensor:
     return F.pad(x, (0, 0, 0, 0, 0, out_channels - x.shape[1]))
 
 
-def blocks_per_stage(depth: int, layers_per_block: int, other_layers: int = 2) -> int:
-    """The number n of blocks in each of three stages of a network of so many layers.
-
-    Raises
-    ------
-    ValueError
-        If no n gives that depth.
-    """
-    step = 3 * layers_per_block
-    n, rest = divmod(depth - other_layers, step)
-    if rest or n < 1:
-        nearest = max(1, round((depth - other_layers) / step)) * step + other_layers
-        raise ValueError(
-            f"depth must be {step} n + {other_layers}, with n blocks in each of three stages, "
-            f"not {depth}: take {nearest}"
-        )
-    return n
-
-
 class CifarResNet(nn.Module):
     """A 3x3 convolution, three stages of n blocks, the channels' means, and a linear map.
 
@@ -80,12 +62,17 @@ class CifarResNet(nn.Module):
         Classes K.
     in_channels : int
         Channels of the images.
-    stem : int
+    stem_channels : int
         Channels of the first convolution.
     widths : (int, int, int)
         Of the blocks of each stage.
     **options
         For each block, as in `ResNet`.
+
+    Raises
+    ------
+    ValueError
+        If there are not three widths, or n is less than 1.
 
     Attributes
     ----------
@@ -103,15 +90,16 @@ class CifarResNet(nn.Module):
         n: int,
         num_classes: int = 10,
         in_channels: int = 3,
-        stem: int = 16,
+        stem_channels: int = 16,
         widths: Sequence[int] = (16, 32, 64),
         **options: Any,
     ):
         super().__init__()
+        check_stages(self, 3, widths=widths)
         first, second, third = (width * block.expansion for width in widths)
-        self.conv1 = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.layer1 = stage(block, stem, widths[0], n, 1, **options)
+        self.conv1 = nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_channels)
+        self.layer1 = stage(block, stem_channels, widths[0], n, 1, **options)
         self.layer2 = stage(block, first, widths[1], n, 2, **options)
         self.layer3 = stage(block, second, widths[2], n, 2, **options)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -155,6 +143,10 @@ def cifar_resnet(
     ------
     ValueError
         If there is no such depth or shortcut.
+
+    References
+    ----------
+    He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2.
     """
     if shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut must be one of {', '.join(SHORTCUTS)}, not {shortcut!r}")

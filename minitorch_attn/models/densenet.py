@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .cifar_resnet import blocks_per_stage
 from .initialization import initialize
+from .stages import blocks_per_stage
 
 
 class DenseLayer(nn.Module):
@@ -71,6 +71,10 @@ class DenseBlock(nn.Module):
         Number of layers.
     in_channels, growth_rate, bottleneck, dropout
         As in `DenseLayer`; each layer has k more input channels than the one before.
+
+    References
+    ----------
+    Huang et al., "Densely Connected Convolutional Networks" (2017), equation 2 and figure 1.
     """
 
     def __init__(

@@ -8,9 +8,10 @@ from typing import Any
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .cifar_resnet import ZeroPadding, blocks_per_stage
+from .cifar_resnet import ZeroPadding
 from .initialization import initialize
-from .resnet import Attention, Shortcut, stage
+from .resnet import Attention, Shortcut, attend
+from .stages import blocks_per_stage, check_stages, stage
 
 
 def plain_projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -68,7 +69,7 @@ class PreActBasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         keeps_shape = stride == 1 and in_channels == width
         self.shortcut = None if keeps_shape else shortcut(in_channels, width, stride)
-        self.attention = attention(width) if attention else nn.Identity()
+        self.attention = attend(attention, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W) to (N, O, P, Q), with P = H / stride rounded up."""
@@ -118,7 +119,7 @@ class PreActBottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, outer, 1, bias=False)
         keeps_shape = stride == 1 and in_channels == outer
         self.shortcut = None if keeps_shape else shortcut(in_channels, outer, stride)
-        self.attention = attention(outer) if attention else nn.Identity()
+        self.attention = attend(attention, outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W) to (N, 4 * width, P, Q), with P = H / stride rounded up."""
@@ -150,6 +151,11 @@ class PreActResNet(nn.Module):
     **options
         For each block: `shortcut`, `attention`, and a basic one's `dropout`.
 
+    Raises
+    ------
+    ValueError
+        If there are not three widths, or n is less than 1.
+
     Attributes
     ----------
     conv1, layer1, layer2, layer3, bn, avgpool, fc : Module
@@ -170,6 +176,7 @@ class PreActResNet(nn.Module):
         **options: Any,
     ):
         super().__init__()
+        check_stages(self, 3, widths=widths)
         first, second, third = (width * block.expansion for width in widths)
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.layer1 = stage(block, 16, widths[0], n, 1, **options)
@@ -216,6 +223,10 @@ def preact_resnet(
     ------
     ValueError
         If there is no such depth or shortcut.
+
+    References
+    ----------
+    He et al., "Identity Mappings in Deep Residual Networks" (2016), table 3.
     """
     if shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut must be one of {', '.join(SHORTCUTS)}, not {shortcut!r}")

@@ -7,8 +7,9 @@ import math
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .cifar_resnet import add_zero_channels, blocks_per_stage
+from .cifar_resnet import add_zero_channels
 from .initialization import initialize
+from .stages import blocks_per_stage
 
 
 class PyramidBlock(nn.Module):
@@ -63,6 +64,10 @@ class PyramidBottleneck(nn.Module):
         Channels before, and a quarter of those after.
     stride : int
         Of the 3x3 convolution.
+
+    References
+    ----------
+    Han et al., "Deep Pyramidal Residual Networks" (2017), figure 6 (d) and section 3.
     """
 
     expansion = 4
@@ -182,6 +187,10 @@ def pyramidnet(
     ------
     ValueError
         If there is no such depth.
+
+    References
+    ----------
+    Han et al., "Deep Pyramidal Residual Networks" (2017), table 4.
     """
     block: type[PyramidBlock] | type[PyramidBottleneck]
     block, layers = (PyramidBottleneck, 3) if bottleneck else (PyramidBlock, 2)

@@ -9,6 +9,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from .initialization import initialize
+from .stages import check_stages, stage
 
 #: Makes a module that weighs the output of a residual branch, from its number of channels.
 Attention = Callable[[int], nn.Module]
@@ -22,6 +23,25 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
         nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
         nn.BatchNorm2d(out_channels),
     )
+
+
+def attend(attention: Attention | None, channels: int) -> nn.Module:
+    """The module that `attention` makes for so many channels, or one that changes nothing.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be called, or is a module itself.
+    """
+    if attention is None:
+        return nn.Identity()
+    if isinstance(attention, nn.Module) or not callable(attention):
+        raise TypeError(
+            "attention must make a module for each block from its number of channels, such as "
+            "SqueezeExcitation or lambda channels: SqueezeExcitation(channels, reduction=4), "
+            f"not be a {type(attention).__name__} itself"
+        )
+    return attention(channels)
 
 
 class BasicBlock(nn.Module):
@@ -67,7 +87,7 @@ class BasicBlock(nn.Module):
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != width:
             self.downsample = shortcut(in_channels, width, stride)
-        self.attention = attention(width) if attention else nn.Identity()
+        self.attention = attend(attention, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W) to (N, O, P, Q), with P = H / stride rounded up."""
@@ -126,7 +146,7 @@ class Bottleneck(nn.Module):
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != outer:
             self.downsample = shortcut(in_channels, outer, stride)
-        self.attention = attention(outer) if attention else nn.Identity()
+        self.attention = attend(attention, outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W) to (N, 4 * width, P, Q), with P = H / stride rounded up."""
@@ -134,26 +154,6 @@ class Bottleneck(nn.Module):
         branch = F.relu(self.bn2(self.conv2(branch)))
         branch = self.bn3(self.conv3(branch))
         return F.relu(self.attention(branch) + self.downsample(x))
-
-
-def stage(
-    block: Any, in_channels: int, width: int, count: int, stride: int, **options: Any
-) -> nn.Sequential:
-    """Blocks of one width, one behind the other; the first has the stride and changes the channels.
-
-    Parameters
-    ----------
-    block : class
-        Called as ``block(in_channels, width, stride, **options)``; ``width * block.expansion``
-        channels come out.
-    in_channels : int
-        Channels before the first block.
-    width, count, stride : int
-        Of the blocks, their number, and of the first of them.
-    """
-    first = block(in_channels, width, stride, **options)
-    others = (block(width * block.expansion, width, 1, **options) for _ in range(count - 1))
-    return nn.Sequential(first, *others)
 
 
 class ResNet(nn.Module):
@@ -175,6 +175,11 @@ class ResNet(nn.Module):
     **options
         For each block: `attention`, `shortcut`, and a Bottleneck's `groups` and `width_per_group`.
 
+    Raises
+    ------
+    ValueError
+        If there are not four numbers of blocks, each of them 1 at least.
+
     Attributes
     ----------
     conv1, bn1, maxpool, layer1, layer2, layer3, layer4, avgpool, fc : Module
@@ -194,6 +199,7 @@ class ResNet(nn.Module):
         **options: Any,
     ):
         super().__init__()
+        check_stages(self, 4, blocks=blocks)
         expansion = block.expansion
         self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)

@@ -9,8 +9,9 @@ same as one bottleneck whose 3x3 convolution has G d channels in G groups: `Bott
 
 from __future__ import annotations
 
-from .cifar_resnet import CifarResNet, blocks_per_stage
+from .cifar_resnet import CifarResNet
 from .resnet import Attention, Bottleneck, ResNet
+from .stages import blocks_per_stage
 
 
 def resnext50_32x4d(
@@ -39,7 +40,7 @@ def resnext101_64x4d(
 
 def cifar_resnext(
     depth: int = 29,
-    cardinality: int = 8,
+    groups: int = 8,
     width_per_group: int = 64,
     num_classes: int = 10,
     in_channels: int = 3,
@@ -51,8 +52,8 @@ def cifar_resnext(
     ----------
     depth : int
         9 n + 2 layers that have weights.
-    cardinality : int
-        Number G of groups.
+    groups : int
+        G, which the paper calls the cardinality.
     width_per_group : int
         Channels d of each group in the first stage; each further stage doubles them.
     num_classes : int
@@ -76,9 +77,9 @@ def cifar_resnext(
         blocks_per_stage(depth, layers_per_block=3),
         num_classes,
         in_channels,
-        stem=64,
+        stem_channels=64,
         widths=(64, 128, 256),
-        groups=cardinality,
+        groups=groups,
         width_per_group=width_per_group,
         attention=attention,
     )

@@ -8,6 +8,8 @@ from .. import functional as F
 from .. import nn
 from ..attention import SqueezeExcitation
 from ..engine import Tensor
+from .resnet import projection
+from .stages import check_stages, stage
 
 PLACEMENTS = ("standard", "pre", "post", "identity")
 
@@ -49,6 +51,8 @@ class SEBlock(nn.Module):
     He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2.
     """
 
+    expansion = 1
+
     def __init__(
         self,
         in_channels: int,
@@ -67,10 +71,7 @@ class SEBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-                nn.BatchNorm2d(out_channels),
-            )
+            self.shortcut = projection(in_channels, out_channels, stride)
         self.attention: nn.Module = nn.Identity()
         if reduction is not None:
             channels = in_channels if placement == "pre" else out_channels
@@ -102,7 +103,7 @@ class SEResNet(nn.Module):
 
     Attributes
     ----------
-    conv1, bn1, stages, pool, fc : Module
+    conv1, bn1, stages, avgpool, fc : Module
         Its parts; `stages.1.0.attention.gate` gives the channel weights of a block to a hook.
     """
 
@@ -116,24 +117,16 @@ class SEResNet(nn.Module):
         placement: str,
     ):
         super().__init__()
-        if len(blocks) != len(widths):
-            raise ValueError(
-                f"each stage needs a width and a number of blocks: widths={tuple(widths)} and "
-                f"blocks={tuple(blocks)} differ in length"
-            )
+        check_stages(self, len(widths), blocks=blocks)
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.stages = nn.Sequential()
-        before = widths[0]
-        for number, (width, depth) in enumerate(zip(widths, blocks)):
-            stage = nn.Sequential()
-            for i in range(depth):
-                stride = 2 if number > 0 and i == 0 else 1
-                stage.append(SEBlock(before, width, stride, reduction, placement))
-                before = width
-            self.stages.append(stage)
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.fc = nn.Linear(before, num_classes)
+        options = {"reduction": reduction, "placement": placement}
+        for before, width, depth in zip((widths[0], *widths), widths, blocks):
+            stride = 2 if len(self.stages) else 1
+            self.stages.append(stage(SEBlock, before, width, depth, stride, **options))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[-1], num_classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -145,7 +138,7 @@ class SEResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
         x = F.relu(self.bn1(self.conv1(x)))
-        return self.fc(self.pool(self.stages(x)))
+        return self.fc(self.avgpool(self.stages(x)).flatten(1))
 
 
 def se_resnet(
@@ -177,13 +170,31 @@ def se_resnet(
     placement : str
         "standard", "pre", "post" or "identity", see `SEBlock`.
     attention : bool
-        False is the same network without SqueezeExcitation.
+        False is the same network without SqueezeExcitation. (To put in another module, take
+        `cifar_resnet`, whose `attention` is a function that makes it.)
 
     Returns
     -------
     SEResNet
         Maps images (N, C, H, W) to scores (N, K).
+
+    Raises
+    ------
+    ValueError
+        If the placement is unknown, a stage has no block or no width of its own, or the reduction
+        leaves no unit.
+    TypeError
+        If attention is neither True nor False.
+
+    References
+    ----------
+    He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2, and `SEBlock`'s.
     """
+    if not isinstance(attention, bool):
+        raise TypeError(
+            f"se_resnet: attention must be True or False, not a {type(attention).__name__}: to put "
+            "in a module of your choice, take cifar_resnet(depth, attention=...)"
+        )
     return SEResNet(
         num_classes, in_channels, widths, blocks, reduction if attention else None, placement
     )

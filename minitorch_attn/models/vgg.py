@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .. import nn
 from ..engine import Tensor
+from .stages import check_stages
 
 #: Convolutions in each of the five stages, by the number of layers that have weights: table 1.
 STAGES = {
@@ -47,6 +48,11 @@ class VGG(nn.Module):
     features, avgpool, classifier : Module
         Its parts.
 
+    Raises
+    ------
+    ValueError
+        If there are not five depths.
+
     References
     ----------
     Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition"
@@ -63,6 +69,7 @@ class VGG(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
+        check_stages(self, len(WIDTHS), depths=depths)
         self.features = nn.Sequential()
         before = in_channels
         for depth, width in zip(depths, WIDTHS):

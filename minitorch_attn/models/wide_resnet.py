@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .cifar_resnet import blocks_per_stage
 from .preact_resnet import PreActBasicBlock, PreActResNet
 from .resnet import Attention, Bottleneck, ResNet
+from .stages import blocks_per_stage
 
 
 def wrn(

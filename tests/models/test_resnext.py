@@ -28,7 +28,7 @@ def test_parameters_are_as_many_as_published(unfilled, build, parameters):
 
 
 @pytest.mark.parametrize(
-    ("cardinality", "width_per_group", "parameters"),
+    ("groups", "width_per_group", "parameters"),
     [
         (8, 64, 34_426_698),
         (16, 64, 68_155_210),
@@ -37,8 +37,8 @@ def test_parameters_are_as_many_as_published(unfilled, build, parameters):
         (4, 64, 17_562_442),
     ],
 )
-def test_parameters_for_cifar(unfilled, cardinality, width_per_group, parameters):
-    assert count(cifar_resnext(29, cardinality, width_per_group)) == parameters
+def test_parameters_for_cifar(unfilled, groups, width_per_group, parameters):
+    assert count(cifar_resnext(29, groups, width_per_group)) == parameters
 
 
 @pytest.mark.parametrize("build", [build for build, _ in PUBLISHED])
@@ -46,11 +46,9 @@ def test_every_parameter_gets_a_gradient(quick_random, build):
     check_training(build(7, 1), 1, 64, 64, num_classes=7)
 
 
-@pytest.mark.parametrize(("cardinality", "width_per_group"), [(8, 64), (32, 4)])
-def test_every_parameter_gets_a_gradient_on_small_images(
-    quick_random, cardinality, width_per_group
-):
-    model = cifar_resnext(29, cardinality, width_per_group, 7, 1)
+@pytest.mark.parametrize(("groups", "width_per_group"), [(8, 64), (32, 4)])
+def test_every_parameter_gets_a_gradient_on_small_images(quick_random, groups, width_per_group):
+    model = cifar_resnext(29, groups, width_per_group, 7, 1)
     check_training(model, 1, 8, 8, num_classes=7)
 
 

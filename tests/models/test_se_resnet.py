@@ -9,10 +9,7 @@ from minitorch_attn.models import SEBlock, se_resnet
 from minitorch_attn.models.se_resnet import PLACEMENTS
 
 from ..nn.parity import compare_modules, normal
-
-
-def count(module):
-    return sum(p.numel() for p in module.parameters())
+from .networks import count
 
 
 def torch_block(torch, in_channels, out_channels, stride, reduction, placement):
@@ -140,10 +137,14 @@ def test_a_hook_sees_the_weights_of_a_block():
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="one of standard, pre, post, identity, not 'before'"):
         se_resnet(placement="before")
-    with pytest.raises(ValueError, match=r"widths=\(16, 32\) and blocks=\(1,\) differ in length"):
+    with pytest.raises(ValueError, match=r"blocks=\(1,\) has 1 values for 2 stages"):
         se_resnet(widths=(16, 32), blocks=(1,))
     with pytest.raises(ValueError, match="reduction=32 leaves no unit"):
         se_resnet(reduction=32)
+    with pytest.raises(ValueError, match="a stage needs a block at least, not 0"):
+        se_resnet(blocks=(1, 0, 1))
+    with pytest.raises(TypeError, match=r"True or False, not a type.*take cifar_resnet"):
+        se_resnet(attention=SqueezeExcitation)
 
 
 def test_an_error_deep_inside_names_its_layer():
