@@ -1,6 +1,7 @@
+"""MobileNet: convolutions split into one kernel for each channel and a mixing of channels."""
+
 from __future__ import annotations
 
-from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from .conv_bn import ConvBN
@@ -58,8 +59,13 @@ class MobileNetV1(nn.Module):
         Classes K.
     in_channels : int
         Channels of the images.
-    alpha : float
-        Width multiplier: every layer has alpha times the channels of the paper's table 1.
+    width_mult : float
+        Every layer has so many times the channels of the paper's table 1, where it is alpha.
+
+    Attributes
+    ----------
+    features, avgpool, fc : Module
+        Its parts.
 
     References
     ----------
@@ -67,20 +73,23 @@ class MobileNetV1(nn.Module):
     Applications" (2017), table 1 and section 3.3.
     """
 
-    def __init__(self, num_classes: int = 1000, in_channels: int = 3, alpha: float = 1.0):
+    def __init__(self, num_classes: int = 1000, in_channels: int = 3, width_mult: float = 1.0):
         super().__init__()
-        width = int(32 * alpha)
+        width = int(32 * width_mult)
         self.features = nn.Sequential(ConvBN(in_channels, width, 3, 2, 1))
         for full_width, stride in BLOCKS:
-            before, width = width, int(full_width * alpha)
+            before, width = width, int(full_width * width_mult)
             self.features.append(DepthwiseSeparable(before, width, stride))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
-        return self.fc(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        return self.fc(self.avgpool(self.features(x)).flatten(1))
 
 
-def mobilenet_v1(num_classes: int = 1000, in_channels: int = 3, alpha: float = 1.0) -> MobileNetV1:
-    """MobileNet: 4,231,976 parameters with alpha = 1 and 1000 classes. See `MobileNetV1`."""
-    return MobileNetV1(num_classes, in_channels, alpha)
+def mobilenet_v1(
+    num_classes: int = 1000, in_channels: int = 3, width_mult: float = 1.0
+) -> MobileNetV1:
+    """MobileNet: 4,231,976 parameters with 1000 classes. See `MobileNetV1`."""
+    return MobileNetV1(num_classes, in_channels, width_mult)

@@ -1,6 +1,7 @@
+"""MobileNetV2: residual blocks that are wide inside and narrow where they are added."""
+
 from __future__ import annotations
 
-from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 
@@ -93,36 +94,44 @@ class MobileNetV2(nn.Module):
         Classes K.
     in_channels : int
         Channels of the images.
-    width : float
+    width_mult : float
         Multiplies the channels of every layer, which are then rounded to multiples of 8; the last
         1x1 convolution is never narrower than 1280.
+
+    Attributes
+    ----------
+    features, avgpool, classifier : Module
+        Its parts.
 
     References
     ----------
     Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), table 2.
     """
 
-    def __init__(self, num_classes: int = 1000, in_channels: int = 3, width: float = 1.0):
+    def __init__(self, num_classes: int = 1000, in_channels: int = 3, width_mult: float = 1.0):
         super().__init__()
-        before, last = _to_eights(32 * width), _to_eights(1280 * max(1.0, width))
+        before, last = _to_eights(32 * width_mult), _to_eights(1280 * max(1.0, width_mult))
         self.features = nn.Sequential(ConvBNReLU6(in_channels, before, 3, stride=2))
         for expansion, channels, repeats, stride in STAGES:
-            after = _to_eights(channels * width)
+            after = _to_eights(channels * width_mult)
             for i in range(repeats):
                 s = stride if i == 0 else 1
                 self.features.append(InvertedResidual(before, after, s, expansion))
                 before = after
         self.features.append(ConvBNReLU6(before, last, 1))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
-        return self.classifier(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
-def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> MobileNetV2:
-    """MobileNetV2: 3,504,872 parameters with width 1 and 1000 classes. See `MobileNetV2`."""
-    return MobileNetV2(num_classes, in_channels, width)
+def mobilenet_v2(
+    num_classes: int = 1000, in_channels: int = 3, width_mult: float = 1.0
+) -> MobileNetV2:
+    """MobileNetV2: 3,504,872 parameters with 1000 classes. See `MobileNetV2`."""
+    return MobileNetV2(num_classes, in_channels, width_mult)
 
 
 def _to_eights(channels: float) -> int:

@@ -10,10 +10,11 @@ from .training import assert_trains
 
 
 @pytest.mark.parametrize(
-    ("alpha", "parameters"), [(1, 4_231_976), (0.75, 2_585_560), (0.5, 1_331_592), (0.25, 470_072)]
+    ("width_mult", "parameters"),
+    [(1, 4_231_976), (0.75, 2_585_560), (0.5, 1_331_592), (0.25, 470_072)],
 )
-def test_it_has_the_parameters_of_the_paper(unfilled, alpha, parameters):
-    assert count(mobilenet_v1(alpha=alpha)) == parameters
+def test_it_has_the_parameters_of_the_paper(unfilled, width_mult, parameters):
+    assert count(mobilenet_v1(width_mult=width_mult)) == parameters
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -43,10 +44,10 @@ def test_a_block_has_one_over_channels_plus_one_ninth_of_the_weights_of_a_full_o
 
 
 def test_it_halves_the_image_five_times():
-    features = mobilenet_v1(alpha=0.25).features
+    features = mobilenet_v1(width_mult=0.25).features
     assert len(features) == 14
     assert features(normal(1, 3, 64, 64).astype("float32")).shape == (1, 256, 2, 2)
 
 
 def test_every_parameter_gets_a_gradient():
-    assert_trains(mobilenet_v1(7, in_channels=1, alpha=0.25), 32, num_classes=7)
+    assert_trains(mobilenet_v1(7, in_channels=1, width_mult=0.25), 32, num_classes=7)

@@ -87,7 +87,7 @@ def test_its_parameters_have_the_names_of_torchvision(unfilled):
     ],
 )
 def test_widths_are_rounded_to_multiples_of_eight(unfilled, width, first, second, fifth, last):
-    named = shapes(mobilenet_v2(width=width))
+    named = shapes(mobilenet_v2(width_mult=width))
     assert named["features.0.0.weight"][0] == first
     assert named["features.2.conv.2.weight"][0] == second
     assert named["features.11.conv.2.weight"][0] == fifth
@@ -96,4 +96,4 @@ def test_widths_are_rounded_to_multiples_of_eight(unfilled, width, first, second
 
 
 def test_every_parameter_gets_a_gradient():
-    assert_trains(mobilenet_v2(7, in_channels=1, width=0.35), 32, num_classes=7)
+    assert_trains(mobilenet_v2(7, in_channels=1, width_mult=0.35), 32, num_classes=7)
