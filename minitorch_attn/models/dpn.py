@@ -1,3 +1,5 @@
+"""DPN: a residual and a dense path through the same blocks."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -5,6 +7,8 @@ from collections.abc import Sequence
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
+from .conv_bn import ConvBN
+from .stages import check_stages
 
 
 class BNReLUConv(nn.Module):
@@ -104,7 +108,7 @@ class DPN(nn.Module):
         Classes K.
     in_channels : int
         Channels of the images.
-    stem : int
+    stem_channels : int
         Channels of the first convolution.
     stem_kernel : int
         Its kernel's size, 3 or 7.
@@ -119,6 +123,18 @@ class DPN(nn.Module):
     growth : sequence of int
         Channels that a block of each stage appends to the dense path.
 
+    Attributes
+    ----------
+    stem, stages, norm, avgpool, fc : Module
+        Its parts.
+
+    Raises
+    ------
+    ValueError
+        If `blocks` and `growth` differ in length.
+    ShapeError
+        If `groups` does not divide the width.
+
     References
     ----------
     Chen et al., "Dual Path Networks" (2017), table 1: DPN-92 and DPN-98. The others are in the
@@ -129,7 +145,7 @@ class DPN(nn.Module):
         self,
         num_classes: int,
         in_channels: int,
-        stem: int,
+        stem_channels: int,
         stem_kernel: int,
         residual: int,
         width: int,
@@ -138,15 +154,13 @@ class DPN(nn.Module):
         growth: Sequence[int],
     ):
         super().__init__()
-        padding = stem_kernel // 2
+        check_stages(self, len(blocks), growth=growth)
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, stem, stem_kernel, 2, padding, bias=False),
-            nn.BatchNorm2d(stem, eps=0.001),
-            nn.ReLU(),
+            ConvBN(in_channels, stem_channels, stem_kernel, 2, stem_kernel // 2, eps=0.001),
             nn.MaxPool2d(3, 2, padding=1),
         )
         self.stages = nn.Sequential()
-        before = stem
+        before = stem_channels
         for number, (depth, k) in enumerate(zip(blocks, growth)):
             r, inside = residual * 2**number, width * 2**number
             stage = nn.Sequential()
@@ -156,34 +170,85 @@ class DPN(nn.Module):
                 before = r + (3 + i) * k
             self.stages.append(stage)
         self.norm = nn.BatchNorm2d(before, eps=0.001)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(before, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
         x = F.relu(self.norm(self.stages(self.stem(x))))
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return self.fc(self.avgpool(x).flatten(1))
 
 
 def dpn68(num_classes: int = 1000, in_channels: int = 3) -> DPN:
     """DPN-68: 12,611,602 parameters with 1000 classes. See `DPN`."""
-    return DPN(num_classes, in_channels, 10, 3, 64, 128, 32, (3, 4, 12, 3), (16, 32, 32, 64))
+    return DPN(
+        num_classes,
+        in_channels,
+        stem_channels=10,
+        stem_kernel=3,
+        residual=64,
+        width=128,
+        groups=32,
+        blocks=(3, 4, 12, 3),
+        growth=(16, 32, 32, 64),
+    )
 
 
 def dpn92(num_classes: int = 1000, in_channels: int = 3) -> DPN:
     """DPN-92: 37,668,392 parameters with 1000 classes. See `DPN`."""
-    return DPN(num_classes, in_channels, 64, 7, 256, 96, 32, (3, 4, 20, 3), (16, 32, 24, 128))
+    return DPN(
+        num_classes,
+        in_channels,
+        stem_channels=64,
+        stem_kernel=7,
+        residual=256,
+        width=96,
+        groups=32,
+        blocks=(3, 4, 20, 3),
+        growth=(16, 32, 24, 128),
+    )
 
 
 def dpn98(num_classes: int = 1000, in_channels: int = 3) -> DPN:
     """DPN-98: 61,570,728 parameters with 1000 classes. See `DPN`."""
-    return DPN(num_classes, in_channels, 96, 7, 256, 160, 40, (3, 6, 20, 3), (16, 32, 32, 128))
+    return DPN(
+        num_classes,
+        in_channels,
+        stem_channels=96,
+        stem_kernel=7,
+        residual=256,
+        width=160,
+        groups=40,
+        blocks=(3, 6, 20, 3),
+        growth=(16, 32, 32, 128),
+    )
 
 
 def dpn107(num_classes: int = 1000, in_channels: int = 3) -> DPN:
     """DPN-107: 86,917,800 parameters with 1000 classes. See `DPN`."""
-    return DPN(num_classes, in_channels, 128, 7, 256, 200, 50, (4, 8, 20, 3), (20, 64, 64, 128))
+    return DPN(
+        num_classes,
+        in_channels,
+        stem_channels=128,
+        stem_kernel=7,
+        residual=256,
+        width=200,
+        groups=50,
+        blocks=(4, 8, 20, 3),
+        growth=(20, 64, 64, 128),
+    )
 
 
 def dpn131(num_classes: int = 1000, in_channels: int = 3) -> DPN:
     """DPN-131: 79,254,504 parameters with 1000 classes. See `DPN`."""
-    return DPN(num_classes, in_channels, 128, 7, 256, 160, 40, (4, 8, 28, 3), (16, 32, 32, 128))
+    return DPN(
+        num_classes,
+        in_channels,
+        stem_channels=128,
+        stem_kernel=7,
+        residual=256,
+        width=160,
+        groups=40,
+        blocks=(4, 8, 28, 3),
+        growth=(16, 32, 32, 128),
+    )

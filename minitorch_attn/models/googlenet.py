@@ -1,10 +1,12 @@
+"""GoogLeNet (Inception v1): windows of several sizes side by side."""
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from .. import functional as F
 from .. import nn
-from ..engine import Tensor
+from ..engine import ShapeError, Tensor
 from .conv_bn import ConvBN
 
 
@@ -107,6 +109,11 @@ class InceptionAux(nn.Module):
         The paper takes means of 5x5 windows at stride 3, which make 4x4 places of an image of
         14x14; torchvision 4x4 windows that cover an image of any size.
 
+    Raises
+    ------
+    ShapeError
+        By `forward`, if the means of the paper's windows do not make 4x4 places.
+
     References
     ----------
     Szegedy et al., "Going Deeper with Convolutions" (2015), section 5.
@@ -122,7 +129,13 @@ class InceptionAux(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of x (N, C, 14, 14)."""
-        x = self.conv(self.pool(x)).flatten(1)
+        pooled = self.pool(x)
+        if pooled.shape[2:] != (4, 4):
+            raise ShapeError(
+                f"InceptionAux: needs maps of 14x14, of images of 224x224, not {x.shape}: resize "
+                "the images, or leave the auxiliary classifiers out (aux_logits=False)"
+            )
+        x = self.conv(pooled).flatten(1)
         return self.fc2(self.dropout(F.relu(self.fc1(x))))
 
 
@@ -145,6 +158,15 @@ class GoogLeNet(nn.Module):
         False is the network of the paper: convolutions with bias, local response normalisation, no
         batch normalisation. True is torchvision's, with its parameter names; `Inception` says what
         is different in the modules.
+
+    Attributes
+    ----------
+    conv1, conv2, conv3, norm, maxpool, maxpool4, avgpool, dropout, fc : Module
+        What stands before, between and behind the Inception modules.
+    inception3a, inception3b, inception4a, ..., inception4e, inception5a, inception5b : Inception
+        The nine modules.
+    aux1, aux2 : InceptionAux
+        The auxiliary classifiers, if it has them.
 
     References
     ----------
@@ -180,6 +202,7 @@ class GoogLeNet(nn.Module):
         if aux_logits:
             self.aux1 = InceptionAux(512, num_classes, batch_norm)
             self.aux2 = InceptionAux(528, num_classes, batch_norm)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.2 if batch_norm else 0.4)
         self.fc = nn.Linear(1024, num_classes)
         if not batch_norm:
@@ -199,7 +222,7 @@ class GoogLeNet(nn.Module):
         a = self.inception4a(x)
         d = self.inception4d(self.inception4c(self.inception4b(a)))
         x = self.maxpool4(self.inception4e(d))
-        x = F.adaptive_avg_pool2d(self.inception5b(self.inception5a(x)), 1)
+        x = self.avgpool(self.inception5b(self.inception5a(x)))
         logits = self.fc(self.dropout(x.flatten(1)))
         if self.training and self.aux_logits:
             return GoogLeNetOutputs(logits, self.aux2(d), self.aux1(a))

@@ -1,3 +1,5 @@
+"""Inception v3: large windows factorised into small ones, into rows and columns."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -248,6 +250,17 @@ class InceptionV3(nn.Module):
     aux_logits : bool
         Whether it has the auxiliary classifier.
 
+    Attributes
+    ----------
+    Conv2d_1a_3x3, Conv2d_2a_3x3, Conv2d_2b_3x3, Conv2d_3b_1x1, Conv2d_4a_3x3 : ConvBN
+        The plain convolutions.
+    Mixed_5b, Mixed_5c, Mixed_5d, Mixed_6a, ..., Mixed_6e, Mixed_7a, Mixed_7b, Mixed_7c : Module
+        The modules.
+    AuxLogits : InceptionAux
+        The auxiliary classifier, if it has one.
+    maxpool1, maxpool2, avgpool, dropout, fc : Module
+        The rest.
+
     References
     ----------
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), table 1,
@@ -277,6 +290,7 @@ class InceptionV3(nn.Module):
         self.Mixed_7a = InceptionD(768)
         self.Mixed_7b = InceptionE(1280)
         self.Mixed_7c = InceptionE(2048)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.5)
         self.fc = nn.Linear(2048, num_classes)
 
@@ -287,7 +301,7 @@ class InceptionV3(nn.Module):
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(self.maxpool2(x))))
         middle = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(middle)))
-        logits = self.fc(self.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1)))
+        logits = self.fc(self.dropout(self.avgpool(x).flatten(1)))
         if self.training and self.aux_logits:
             return InceptionOutputs(logits, self.AuxLogits(middle))
         return logits

@@ -1,3 +1,5 @@
+"""How the weights of residual and dense networks begin."""
+
 from __future__ import annotations
 
 from .. import nn
@@ -9,6 +11,11 @@ def initialize(model: nn.Module) -> None:
     Kernels are normal with variance :math:`2 / (O R S)`, which keeps the variance of the gradient
     on its way back through a ReLU; the biases of linear maps are zero. Batch normalisation begins
     with weight 1 and bias 0 anyway.
+
+    Parameters
+    ----------
+    model : Module
+        All its convolutions and linear maps are written to.
 
     References
     ----------

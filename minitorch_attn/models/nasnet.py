@@ -1,3 +1,5 @@
+"""NASNet-A: two cells that a search has found, stacked."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -57,7 +59,15 @@ REDUCTION = CellPlan(
 
 
 class ReLUConvBN(nn.Sequential):
-    """A ReLU, a 1x1 convolution and batch normalisation: brings a cell's input to its width."""
+    r"""A ReLU, a 1x1 convolution and batch normalisation: brings a cell's input to its width.
+
+    .. math:: y = BN(U\, relu(x))
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels C and O.
+    """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(
@@ -78,6 +88,11 @@ class FactorizedReduction(nn.Module):
     ----------
     in_channels, out_channels : int
         Channels C and O.
+
+    References
+    ----------
+    Zoph et al., "Learning Transferable Architectures for Scalable Image Recognition" (2018), as
+    in the authors' program.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -171,7 +186,13 @@ class Pool3(nn.Module):
 
 
 class Block(nn.Module):
-    """Two operations, added: y = left(a) + right(b)."""
+    """Two operations, added: y = left(a) + right(b).
+
+    Parameters
+    ----------
+    left, right : Module
+        Each gives (N, F, P, Q).
+    """
 
     def __init__(self, left: nn.Module, right: nn.Module):
         super().__init__()
@@ -179,6 +200,7 @@ class Block(nn.Module):
         self.right = right
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Map two states (N, C, H, W) to one (N, F, P, Q)."""
         return self.left(a) + self.right(b)
 
 
@@ -256,7 +278,7 @@ class NASNetA(nn.Module):
         F in the first stage.
     cells : int
         N.
-    stem : int
+    stem_channels : int
         Channels of the first convolution.
     stem_reductions : bool
         True for ImageNet: the first convolution has stride 2, and two reduction cells of F / 4
@@ -266,6 +288,14 @@ class NASNetA(nn.Module):
         h_{i-1}, as in the large network, instead of what it read as h_i.
     dropout : float
         Before the classifier.
+
+    Attributes
+    ----------
+    stem, avgpool, dropout, fc : Module
+        What stands before and behind the cells.
+    stem_cells, cells : ModuleList
+        The reduction cells of the stem, and the cells of the three stages with the reductions
+        between them.
 
     References
     ----------
@@ -279,7 +309,7 @@ class NASNetA(nn.Module):
         in_channels: int,
         width: int,
         cells: int,
-        stem: int,
+        stem_channels: int,
         stem_reductions: bool,
         skip_reduction: bool = False,
         dropout: float = 0.0,
@@ -287,8 +317,8 @@ class NASNetA(nn.Module):
         super().__init__()
         stride, padding = (2, 0) if stem_reductions else (1, 1)
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, stem, 3, stride, padding, bias=False),
-            nn.BatchNorm2d(stem, eps=0.001),
+            nn.Conv2d(in_channels, stem_channels, 3, stride, padding, bias=False),
+            nn.BatchNorm2d(stem_channels, eps=0.001),
         )
         plans = [(REDUCTION, width // 4), (REDUCTION, width // 2)] if stem_reductions else []
         before = len(plans)
@@ -297,7 +327,7 @@ class NASNetA(nn.Module):
                 plans.append((REDUCTION, width * 2**stage))
             plans += [(NORMAL, width * 2**stage)] * cells
         made = []
-        channels = previous_channels = stem
+        channels = previous_channels = stem_channels
         previous = "keep" if stem_reductions else "project"
         for plan, filters in plans:
             made.append(Cell(plan, channels, previous_channels, filters, previous))
@@ -306,6 +336,7 @@ class NASNetA(nn.Module):
         self.stem_cells = nn.ModuleList(made[:before])
         self.cells = nn.ModuleList(made[before:])
         self.skips = [skip_reduction and plan is REDUCTION for plan, _ in plans[before:]]
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
 
@@ -316,13 +347,21 @@ class NASNetA(nn.Module):
             h, h_previous = cell(h, h_previous), h
         for cell, skips in zip(self.cells, self.skips):
             h, h_previous = cell(h, h_previous), h_previous if skips else h
-        x = F.adaptive_avg_pool2d(F.relu(h), 1)
+        x = self.avgpool(F.relu(h))
         return self.fc(self.dropout(x.flatten(1)))
 
 
 def nasnet_a_mobile(num_classes: int = 1000, in_channels: int = 3) -> NASNetA:
     """NASNet-A (4 @ 1056): 5,289,978 parameters with 1000 classes. See `NASNetA`."""
-    return NASNetA(num_classes, in_channels, 44, 4, 32, stem_reductions=True, dropout=0.5)
+    return NASNetA(
+        num_classes,
+        in_channels,
+        width=44,
+        cells=4,
+        stem_channels=32,
+        stem_reductions=True,
+        dropout=0.5,
+    )
 
 
 def nasnet_a_large(num_classes: int = 1000, in_channels: int = 3) -> NASNetA:
@@ -330,9 +369,9 @@ def nasnet_a_large(num_classes: int = 1000, in_channels: int = 3) -> NASNetA:
     return NASNetA(
         num_classes,
         in_channels,
-        168,
-        6,
-        96,
+        width=168,
+        cells=6,
+        stem_channels=96,
         stem_reductions=True,
         skip_reduction=True,
         dropout=0.5,

@@ -1,3 +1,5 @@
+"""PolyNet: residual units put together as polynomials."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -6,6 +8,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from .conv_bn import ConvBN
+from .stages import check_stages
 
 #: Channels and kernel of each convolution of a path.
 Path = tuple[tuple[int, int | tuple[int, int]], ...]
@@ -53,6 +56,7 @@ class SharedPath(nn.Sequential):
     """Layers of `SharedConvBN` one after the other, all told which order k it is."""
 
     def forward(self, x: Tensor, order: int = 0) -> Tensor:
+        """Map x (N, C, H, W) to (N, O, H, W)."""
         for layer in self:
             x = layer(x, order)
         return x
@@ -233,6 +237,16 @@ class PolyNet(nn.Module):
     blocks : sequence of int
         Number of modules of stages A, B and C.
 
+    Attributes
+    ----------
+    stem, stage_a, reduction_a, stage_b, reduction_b, stage_c, avgpool, dropout, fc : Module
+        Its parts.
+
+    Raises
+    ------
+    ValueError
+        If there are not three numbers of modules.
+
     References
     ----------
     Zhang et al., "PolyNet: A Pursuit of Structural Diversity in Very Deep Networks" (2017), section
@@ -246,6 +260,7 @@ class PolyNet(nn.Module):
         blocks: Sequence[int] = (10, 20, 10),
     ):
         super().__init__()
+        check_stages(self, 3, blocks=blocks)
         self.stem = _stem(in_channels)
         modules: list[nn.Module] = []
         count = sum(blocks)
@@ -269,6 +284,7 @@ class PolyNet(nn.Module):
             nn.MaxPool2d(3, 2),
         )
         self.stage_c = nn.Sequential(*modules[b:])
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.2)
         self.fc = nn.Linear(2048, num_classes)
 
@@ -276,7 +292,7 @@ class PolyNet(nn.Module):
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
         x = self.reduction_a(self.stage_a(self.stem(x)))
         x = self.stage_c(self.reduction_b(self.stage_b(x)))
-        return self.fc(self.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1)))
+        return self.fc(self.dropout(self.avgpool(x).flatten(1)))
 
 
 def polynet(num_classes: int = 1000, in_channels: int = 3) -> PolyNet:

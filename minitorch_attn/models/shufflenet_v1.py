@@ -1,3 +1,5 @@
+"""ShuffleNet: 1x1 convolutions in groups, and a shuffle of channels between the groups."""
+
 from __future__ import annotations
 
 from .. import functional as F
@@ -82,6 +84,11 @@ class ShuffleNetV1(nn.Module):
     groups : int
         g: 1, 2, 3, 4 or 8. More groups make room for more channels.
 
+    Attributes
+    ----------
+    conv1, maxpool, stages, avgpool, fc : Module
+        Its parts.
+
     Raises
     ------
     ValueError
@@ -111,12 +118,13 @@ class ShuffleNetV1(nn.Module):
                 stage.append(ShuffleUnit(width, width, 1, groups))
             self.stages.append(stage)
             before = width
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(before, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
         x = self.stages(self.maxpool(self.conv1(x)))
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return self.fc(self.avgpool(x).flatten(1))
 
 
 def shufflenet_v1(num_classes: int = 1000, in_channels: int = 3, groups: int = 3) -> ShuffleNetV1:

@@ -1,3 +1,5 @@
+"""ShuffleNet v2: half of the channels pass, half are filtered, then all are shuffled."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -5,6 +7,7 @@ from collections.abc import Sequence
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
+from .stages import check_stages
 
 #: Units of stages 2, 3 and 4.
 REPEATS = (4, 8, 4)
@@ -27,6 +30,11 @@ class InvertedResidual(nn.Module):
     stride : int
         1 or 2.
 
+    Raises
+    ------
+    ValueError
+        If the output channels have no halves, or the stride is 1 and changes their number.
+
     References
     ----------
     Ma et al., "ShuffleNet V2" (2018), figure 3 (c) and (d). The name is torchvision's.
@@ -34,6 +42,11 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
+        if out_channels % 2 or (stride == 1 and in_channels != out_channels):
+            raise ValueError(
+                f"InvertedResidual: out_channels must be even, and with stride 1 equal to "
+                f"in_channels, not {out_channels} with in_channels={in_channels}, stride={stride}"
+            )
         half = out_channels // 2
         self.stride = stride
         self.branch1 = nn.Sequential()
@@ -65,7 +78,17 @@ class ShuffleNetV2(nn.Module):
     in_channels : int
         Channels of the images.
     widths : sequence of int
-        Channels of stages 2, 3 and 4, and of the last convolution.
+        Channels of stages 2, 3 and 4, all even, and of the last convolution.
+
+    Attributes
+    ----------
+    conv1, maxpool, stage2, stage3, stage4, conv5, avgpool, fc : Module
+        Its parts.
+
+    Raises
+    ------
+    ValueError
+        If there are not four widths, or a stage's is odd.
 
     References
     ----------
@@ -80,6 +103,7 @@ class ShuffleNetV2(nn.Module):
         widths: Sequence[int] = (116, 232, 464, 1024),
     ):
         super().__init__()
+        check_stages(self, 4, widths=widths)
         *stage_widths, last = widths
         self.conv1 = nn.Sequential(
             nn.Conv2d(in_channels, 24, 3, 2, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU()
@@ -90,32 +114,33 @@ class ShuffleNetV2(nn.Module):
             for before, width, repeats in zip((24, *stage_widths), stage_widths, REPEATS)
         )
         self.conv5 = nn.Sequential(*_pointwise(stage_widths[-1], last))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(last, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
         x = self.maxpool(self.conv1(x))
         x = self.conv5(self.stage4(self.stage3(self.stage2(x))))
-        return self.fc(x.mean(dim=(2, 3)))
+        return self.fc(self.avgpool(x).flatten(1))
 
 
 def shufflenet_v2_x0_5(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV2:
-    """ShuffleNet v2 of half width: 1,366,792 parameters with 1000 classes."""
+    """ShuffleNet v2 of half width: 1,366,792 parameters with 1000 classes. See `ShuffleNetV2`."""
     return ShuffleNetV2(num_classes, in_channels, (48, 96, 192, 1024))
 
 
 def shufflenet_v2_x1_0(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV2:
-    """ShuffleNet v2: 2,278,604 parameters with 1000 classes."""
+    """ShuffleNet v2: 2,278,604 parameters with 1000 classes. See `ShuffleNetV2`."""
     return ShuffleNetV2(num_classes, in_channels, (116, 232, 464, 1024))
 
 
 def shufflenet_v2_x1_5(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV2:
-    """ShuffleNet v2 of one and a half times the width: 3,503,624 parameters with 1000 classes."""
+    """ShuffleNet v2, 1.5 times as wide: 3,503,624 parameters. See `ShuffleNetV2`."""
     return ShuffleNetV2(num_classes, in_channels, (176, 352, 704, 1024))
 
 
 def shufflenet_v2_x2_0(num_classes: int = 1000, in_channels: int = 3) -> ShuffleNetV2:
-    """ShuffleNet v2 of double width: 7,393,996 parameters with 1000 classes."""
+    """ShuffleNet v2 of double width: 7,393,996 parameters with 1000 classes. See `ShuffleNetV2`."""
     return ShuffleNetV2(num_classes, in_channels, (244, 488, 976, 2048))
 
 

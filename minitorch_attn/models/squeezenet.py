@@ -111,7 +111,7 @@ def squeezenet1_0(num_classes: int = 1000, in_channels: int = 3) -> SqueezeNet:
 
 
 def squeezenet1_1(num_classes: int = 1000, in_channels: int = 3) -> SqueezeNet:
-    """SqueezeNet 1.1, which pools earlier and computes less: 1,235,496 parameters."""
+    """SqueezeNet 1.1, which pools earlier: 1,235,496 parameters. See `SqueezeNet`."""
     features = nn.Sequential(
         nn.Conv2d(in_channels, 64, 3, 2),
         nn.ReLU(),

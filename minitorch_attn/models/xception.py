@@ -1,8 +1,11 @@
+"""Xception: separable convolutions alone, with shortcuts around them."""
+
 from __future__ import annotations
 
-from .. import functional as F
 from .. import nn
 from ..engine import Tensor
+from .conv_bn import ConvBN
+from .resnet import projection
 
 #: Channels of the two separable convolutions of each entry block: figure 5 of the paper.
 ENTRY = (128, 256, 728)
@@ -82,10 +85,7 @@ class XceptionBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1:
             self.residual.append(nn.MaxPool2d(3, stride, padding=1))
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, widths[-1], 1, stride, bias=False),
-                nn.BatchNorm2d(widths[-1]),
-            )
+            self.shortcut = projection(in_channels, widths[-1], stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W) to (N, O, P, Q), with P = H / stride rounded up."""
@@ -104,9 +104,9 @@ class Xception(nn.Module):
 
     Attributes
     ----------
-    stem, entry, middle, exit, fc : Module
+    stem, entry, middle, exit, avgpool, fc : Module
         Two plain convolutions; three blocks that halve the image; eight that keep it; one that
-        halves it and two separable convolutions; the classifier.
+        halves it and two separable convolutions; the mean of each channel; the classifier.
 
     References
     ----------
@@ -115,14 +115,7 @@ class Xception(nn.Module):
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, 32, 3, 2, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, bias=False),
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-        )
+        self.stem = nn.Sequential(ConvBN(in_channels, 32, 3, 2), ConvBN(32, 64, 3))
         self.entry = nn.Sequential(
             *(
                 XceptionBlock(before, (width, width), 2, first_relu=before != 64)
@@ -139,12 +132,13 @@ class Xception(nn.Module):
             nn.BatchNorm2d(2048),
             nn.ReLU(),
         )
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(2048, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images (N, C, H, W), before a softmax."""
         x = self.exit(self.middle(self.entry(self.stem(x))))
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return self.fc(self.avgpool(x).flatten(1))
 
 
 def xception(num_classes: int = 1000, in_channels: int = 3) -> Xception:
