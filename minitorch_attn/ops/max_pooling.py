@@ -211,7 +211,10 @@ def _where_greatest(x: Array, windows: Windows) -> Array:
 
 
 def _positions(windows: Windows) -> np.ndarray:
-    """The flat position of each element of an image; what its border counts is never asked for."""
+    """The flat position of each element of an image.
+
+    Positions in its border mean nothing; only a dilated window that sees nothing else finds one.
+    """
     flat = np.zeros((), np.int64)
     for size, (before, after) in zip(windows.size, windows.border):
         flat = np.add.outer(flat * size, np.arange(-before, size + after))
