@@ -158,6 +158,35 @@ def _() -> Contenders:
     )
 
 
+@case("group norm, 32x32x28x28 in 8 groups")
+def _() -> Contenders:
+    N, C, G = 32, 32, 8
+
+    def in_autograd(autograd: Any) -> Callable:
+        xp: Any = peer("autograd.numpy")
+
+        def op(x: Any, w: Any, b: Any) -> Any:
+            groups = x.reshape(N, G, -1)
+            centred = groups - xp.mean(groups, axis=2, keepdims=True)
+            variance = xp.mean(centred * centred, axis=2, keepdims=True)
+            xhat = (centred / xp.sqrt(variance + np.float32(1e-5))).reshape(x.shape)
+            return xhat * w.reshape(C, 1, 1) + b.reshape(C, 1, 1)
+
+        return op
+
+    return contenders(
+        [normal(N, C, 28, 28), np.ones(C, np.float32), np.zeros(C, np.float32)],
+        {
+            "minitorch_attn": lambda mt: lambda x, w, b: mt.functional.group_norm(x, G, w, b),
+            "torch": lambda torch: lambda x, w, b: torch.group_norm(x, G, w, b),
+            "chainer": lambda chainer: (
+                lambda x, w, b: chainer.functions.group_normalization(x, G, w, b)
+            ),
+            "autograd": in_autograd,
+        },
+    )
+
+
 @case("relu, 32x32x28x28")
 def _() -> Contenders:
     def in_autograd(autograd: Any) -> Callable:

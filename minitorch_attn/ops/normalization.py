@@ -20,6 +20,7 @@ import numpy as np
 from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array
 from ..engine.tensor import operand
+from .arguments import integer, integers
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm"]
 
@@ -85,9 +86,7 @@ def batch_norm(
                 "batch_norm: without training it needs running_mean and running_var (a layer that "
                 "tracks no running statistics always normalises by the batch: training=True)"
             )
-        return _scale_channels(
-            input, weight, bias, mean=running_mean, variance=running_var, eps=eps
-        )
+        return _standardise(input, weight, bias, mean=running_mean, variance=running_var, eps=eps)
     move = _mover("batch_norm", running_mean, running_var, momentum)
     return _batch_norm(input, weight, bias, eps=eps, observe=move)
 
@@ -114,41 +113,35 @@ def _batch_norm(x, weight, bias, *, eps, observe=None):
     if bias is not None:
         y += images.spread(_cast(bias, x))
 
-    @_SharedSums
-    def sums(dy):
-        dy = images.rows(dy)
-        return images.sum(dy), images.sum_of_products(dy, z)
-
     def vjp_x(dy):
-        total, along = sums.anew(dy)
+        dy = images.rows(dy)
+        along = images.sum_of_products(dy, z)
         # dx = slope (dy - mean(dy) - z scale^2 mean(dy z)), in place
         dx = z * images.spread(-scale * scale * along / m)
-        dx += images.rows(dy)
-        dx -= images.spread(total / m)
+        dx += dy
+        dx -= images.spread(images.sum(dy) / m)
         dx *= images.spread(slope)
         return images.like_input(dx)
 
     def vjp_weight(dy):
-        return sums(dy)[1] * scale
+        return images.sum_of_products(images.rows(dy), z) * scale
 
     def vjp_bias(dy):
-        return sums(dy)[0]
+        return images.sum(images.rows(dy))
 
     return images.like_input(y), (vjp_x, vjp_weight, vjp_bias)
 
 
 @primitive(floats="all")
-def _scale_channels(x, weight, bias, *, mean=None, variance=None, eps=0.0):
-    """Channels standardised by constants, if there are any, then scaled and shifted."""
+def _standardise(x, weight, bias, *, mean, variance, eps):
+    """Channels standardised by constants, then scaled and shifted."""
     images = _Images(x)
     x = images.rows(x)
     mean, variance = _cast(mean, x), _cast(variance, x)
-    xp = array_module(x)
-    scale = xp.ones(images.C, x.dtype) if variance is None else 1 / xp.sqrt(variance + eps)
+    scale = 1 / array_module(x).sqrt(variance + eps)
     slope = images.spread(scale if weight is None else scale * _cast(weight, x))
     y = x * slope
-    if mean is not None:
-        y -= images.spread(mean) * slope
+    y -= images.spread(mean) * slope
     if bias is not None:
         y += images.spread(_cast(bias, x))
 
@@ -156,8 +149,7 @@ def _scale_channels(x, weight, bias, *, mean=None, variance=None, eps=0.0):
         return images.like_input(images.rows(dy) * slope)
 
     def vjp_weight(dy):
-        centred = x if mean is None else x - images.spread(mean)
-        return images.sum_of_products(images.rows(dy), centred) * scale
+        return images.sum_of_products(images.rows(dy), x - images.spread(mean)) * scale
 
     def vjp_bias(dy):
         return images.sum(images.rows(dy))
@@ -199,11 +191,10 @@ def layer_norm(
     ----------
     Ba, Kiros and Hinton, "Layer Normalization" (2016), section 3.
     """
-    sizes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not sizes or np.shape(input)[-len(sizes) :] != sizes:
+    x, sizes = operand(input), integers("layer_norm", "normalized_shape", normalized_shape)
+    if not sizes or x.shape[-len(sizes) :] != sizes:
         raise ShapeError(
-            f"layer_norm: the last axes of the input {np.shape(input)} must be "
-            f"normalized_shape={sizes}"
+            f"layer_norm: the last axes of the input {x.shape} must be normalized_shape={sizes}"
         )
     for name, value in {"weight": weight, "bias": bias}.items():
         if value is not None and np.shape(value) != sizes:
@@ -211,52 +202,8 @@ def layer_norm(
                 f"layer_norm: the {name} must have the shape {sizes} of normalized_shape, "
                 f"not {np.shape(value)}"
             )
-    return _layer_norm(input, weight, bias, sizes=sizes, eps=eps)
-
-
-@primitive(floats="all")
-def _layer_norm(x, weight, bias, *, sizes, eps, observe=None):
-    """Standardise each run of D values, the product of `sizes`; weight and bias hold D too."""
-    xp, shape, D = array_module(x), x.shape, math.prod(sizes)
-    x = x.reshape(x.size // max(D, 1), D)
-    weight, bias = _cast(weight, x), _cast(bias, x)
-    # Sums are products with ones: so BLAS takes them, several times quicker than sum().
-    along_row, across, n = xp.ones(D, x.dtype), xp.ones(len(x), x.dtype), max(D, 1)
-    mean = x @ along_row / n
-    z = x - mean[:, None]
-    variance = xp.einsum("md,md->m", z, z) / n
-    if observe is not None:
-        observe(mean, variance)
-    scale = 1 / xp.sqrt(variance + eps)
-    z *= scale[:, None]  # kept instead of x: no rule needs x itself
-    y = z.copy() if weight is None else z * weight
-    if bias is not None:
-        y += bias
-
-    @_SharedSums
-    def sums(dy):
-        dy = dy.reshape(z.shape)
-        along = dy * z
-        row = along_row if weight is None else weight
-        return dy @ row, along @ row, across @ dy, across @ along
-
-    def vjp_x(dy):
-        total, along, _, _ = sums.anew(dy)
-        # dx = scale (dz - mean(dz) - z mean(dz z)) with dz = dy weight, in place
-        dx = z * (-along / n)[:, None]
-        dy = dy.reshape(z.shape)
-        dx += dy if weight is None else dy * weight
-        dx -= (total / n)[:, None]
-        dx *= scale[:, None]
-        return dx.reshape(shape)
-
-    def vjp_weight(dy):
-        return sums(dy)[3].reshape(sizes)
-
-    def vjp_bias(dy):
-        return sums(dy)[2].reshape(sizes)
-
-    return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
+    samples = math.prod(x.shape[: -len(sizes)])
+    return _layer_norm(x, weight, bias, groups=(samples, 1, math.prod(sizes), 1), eps=eps)
 
 
 def instance_norm(
@@ -316,9 +263,7 @@ def instance_norm(
             raise ValueError(
                 "instance_norm: with use_input_stats=False it needs running_mean and running_var"
             )
-        return _scale_channels(
-            input, weight, bias, mean=running_mean, variance=running_var, eps=eps
-        )
+        return _standardise(input, weight, bias, mean=running_mean, variance=running_var, eps=eps)
     x = operand(input)
     N, C, *positions = x.shape
     count = math.prod(positions)
@@ -334,8 +279,7 @@ def instance_norm(
             of_batch = mean.reshape(N, C).mean(axis=0), variance.reshape(N, C).mean(axis=0)
             move(*of_batch, count)
 
-    y = _layer_norm(x, None, None, sizes=positions, eps=eps, observe=observe)
-    return y if weight is None and bias is None else _scale_channels(y, weight, bias)
+    return _instance_norm(x, weight, bias, groups=(N, C, 1, count), eps=eps, observe=observe)
 
 
 def group_norm(
@@ -370,14 +314,87 @@ def group_norm(
     """
     _check_channels("group_norm", input, weight=weight, bias=bias)
     x = operand(input)
-    C = x.shape[1]
-    if num_groups < 1 or C % num_groups:
+    N, C, *positions = x.shape
+    num_groups = integer("group_norm", "num_groups", num_groups, least=1)
+    if C % num_groups:
         raise ShapeError(
             f"group_norm: num_groups={num_groups} does not divide the {C} channels of the input "
             f"{x.shape}"
         )
-    y = _layer_norm(x, None, None, sizes=(C // num_groups, *x.shape[2:]), eps=eps)
-    return y if weight is None and bias is None else _scale_channels(y, weight, bias)
+    groups = N, num_groups, C // num_groups, math.prod(positions)
+    return _group_norm(x, weight, bias, groups=groups, eps=eps)
+
+
+def _of_groups(op: str) -> Callable[..., Tensor]:
+    """The primitive that standardises groups of channels, under the name that graphs show.
+
+    An input holds N G groups of C / G channels at L positions. For a layer norm a sample is one
+    group, each of its D features a channel, at one position; for an instance norm each channel is
+    a group.
+    """
+
+    def normalization(x, weight, bias, *, groups, eps, observe=None):
+        xp, shape, (N, G, channels, L) = array_module(x), x.shape, groups
+        m, C = channels * L, G * channels
+        count = max(m, 1)
+        x = x.reshape(N * G, m)
+        # Sums are products with ones: so BLAS takes them, several times quicker than sum().
+        along, across = xp.ones(m, x.dtype), xp.ones(N, x.dtype)
+        mean = x @ along / count
+        z = x - mean[:, None]  # kept instead of x: no rule needs x itself
+        variance = _dots(z, z) / count
+        if observe is not None:
+            observe(mean, variance)
+        scale = 1 / xp.sqrt(variance + eps)
+        gamma, shapes = _cast(weight, x), (np.shape(weight), np.shape(bias))
+
+        def scaled(values):
+            """Values of all groups times 1 / sigma and gamma."""
+            if gamma is None:
+                return values * scale[:, None]
+            slope = xp.einsum("ng,gc->ngc", scale.reshape(N, G), gamma.reshape(G, channels))
+            return (values.reshape(N, G, channels, L) * slope[..., None]).reshape(N * G, m)
+
+        def per_channel(of_positions):
+            """The sums over L, (C * L,) -> (C,)."""
+            return of_positions.reshape(C, L).sum(axis=1)
+
+        y = scaled(z)
+        if bias is not None:
+            beta = _cast(bias, x)
+            y = y.reshape(N, C * L)
+            y += beta if L == 1 else beta.repeat(L)
+
+        def vjp_x(dy):
+            # dx = dz - mean(dz) - z scale^2 mean(dz z) with dz = dy gamma scale
+            dz = scaled(dy.reshape(N * G, m))
+            dx = z * (-scale * scale * _dots(dz, z) / count)[:, None]
+            dx += dz
+            dx -= (dz @ along / count)[:, None]
+            return dx.reshape(shape)
+
+        def vjp_weight(dy):
+            products = (dy.reshape(z.shape) * z).reshape(N, G, m)
+            sums = scale.reshape(N, G).T[:, None] @ products.swapaxes(0, 1)  # over N: (G, 1, m)
+            return per_channel(sums).reshape(shapes[0])
+
+        def vjp_bias(dy):
+            return per_channel(across @ dy.reshape(N, C * L)).reshape(shapes[1])
+
+        return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
+
+    normalization.__name__ = op
+    return primitive(floats="all")(normalization)
+
+
+_layer_norm, _instance_norm, _group_norm = map(
+    _of_groups, ("layer_norm", "instance_norm", "group_norm")
+)
+
+
+def _dots(a: Array, b: Array) -> Array:
+    """The dot product of each row of a with that row of b: (M, m), (M, m) -> (M,)."""
+    return (a[:, None] @ b[..., None])[:, 0, 0]
 
 
 @primitive(floats="all")
@@ -432,26 +449,6 @@ def _sum_of_neighbours(x: Array, before: int, after: int) -> Array:
     for step in range(1, min(after, C - 1) + 1):
         total[:, :-step] += x[:, step:]
     return total
-
-
-class _SharedSums:
-    """Sums of an incoming gradient that several rules need, as a function of that gradient.
-
-    The rule of x, which goes first, takes them `anew`; the rules after it are given the same array
-    and so the same sums. Without it each takes its own: an array may have been overwritten since.
-    """
-
-    def __init__(self, compute: Callable[[Array], tuple[Array, ...]]):
-        self.compute = compute
-        self.dy: Array | None = None
-        self.sums: tuple[Array, ...] = ()
-
-    def anew(self, dy: Array) -> tuple[Array, ...]:
-        self.dy, self.sums = dy, self.compute(dy)
-        return self.sums
-
-    def __call__(self, dy: Array) -> tuple[Array, ...]:
-        return self.sums if dy is self.dy else self.compute(dy)
 
 
 class _Images:

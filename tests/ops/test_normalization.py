@@ -257,6 +257,8 @@ def test_every_input_alone_gets_the_gradient_it_gets_with_the_others():
     for norm in (
         lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
         lambda x, w, b: F.layer_norm(x.permute(0, 2, 1), 3, w, b).permute(0, 2, 1),
+        lambda x, w, b: F.group_norm(x, 1, w, b),
+        lambda x, w, b: F.instance_norm(x, None, None, w, b),
     ):
         together = [mt.tensor(a, requires_grad=True) for a in arrays]
         norm(*together).backward(dy)
@@ -354,8 +356,23 @@ def test_training_refuses_one_value_per_channel_and_leaves_the_statistics_alone(
         ),
         (
             lambda x: F.group_norm(x, 0),
-            mt.ShapeError,
-            "num_groups=0 does not divide the 3 channels",
+            ValueError,
+            "^group_norm: num_groups must be an integer of at least 1, not 0",
+        ),
+        (
+            lambda x: F.group_norm(x, 3.0),
+            ValueError,
+            "^group_norm: num_groups must be an integer of at least 1, not 3.0",
+        ),
+        (
+            lambda x: F.layer_norm(x, "3"),
+            ValueError,
+            "^layer_norm: normalized_shape must be an integer or a tuple of integers, not '3'",
+        ),
+        (
+            lambda x: F.layer_norm(x, None),
+            ValueError,
+            "^layer_norm: normalized_shape must be an integer or a tuple of integers, not None",
         ),
         (
             lambda x: F.group_norm(x, 3, np.ones(2)),
@@ -384,6 +401,22 @@ def test_training_refuses_one_value_per_channel_and_leaves_the_statistics_alone(
 def test_what_does_not_fit_is_explained(call, error, message):
     with pytest.raises(error, match=message):
         call(mt.tensor(normal(4, 3)))
+
+
+@pytest.mark.parametrize("sizes", [3, np.int64(3), [3], np.array([3])])
+def test_the_normalized_shape_may_be_any_integers(sizes):
+    x = normal(4, 3)
+    np.testing.assert_array_equal(F.layer_norm(x, sizes).numpy(), F.layer_norm(x, (3,)).numpy())
+
+
+def test_groups_far_from_zero_are_normalised_as_well_as_by_pytorch():
+    torch = pytest.importorskip("torch")
+    x = (1000 + normal(2, 4, 50, 50)).astype("f")
+    w, b = np.ones(4, "f"), np.zeros(4, "f")
+    exact = torch.group_norm(torch.tensor(x.astype("d")), 2).numpy()
+    theirs = torch.group_norm(torch.tensor(x), 2, torch.tensor(w), torch.tensor(b)).numpy()
+    ours = F.group_norm(x, 2, w, b).numpy()
+    assert np.abs(ours - exact).max() <= 2 * np.abs(theirs - exact).max() + 1e-4
 
 
 def test_layer_norm_of_no_features():
