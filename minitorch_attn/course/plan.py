@@ -226,6 +226,8 @@ BUILT_IN = {
     "attention": 99,
     "attention.squeeze_excitation": 13,
     "attention.SqueezeExcitation": 13,
+    "attention.spatial_transformer": 16,
+    "attention.SpatialTransformer": 16,
     "functional.affine_grid": 16,
     "functional.grid_sample": 16,
     "retrieval": 22,
