@@ -4,6 +4,7 @@ from typing import Any
 
 from .. import functional as F
 from ..engine import Tensor
+from ..ops.arguments import integers
 from .module import Module
 
 
@@ -15,13 +16,13 @@ class _Pad(Module):
 
     def __init__(self, padding: int | tuple[int, ...]):
         super().__init__()
-        widths = (padding,) * (2 * self.axes) if isinstance(padding, int) else tuple(padding)
-        if len(widths) != 2 * self.axes:
+        widths = integers(type(self).__name__, "padding", padding)
+        if len(widths) not in (1, 2 * self.axes):
             raise ValueError(
                 f"{type(self).__name__}: padding is one width for all sides, or {2 * self.axes}, "
                 f"(before, after) of the last axis first, not {padding}"
             )
-        self.padding = widths
+        self.padding = widths * (2 * self.axes // len(widths))
 
     def forward(self, x: Any) -> Tensor:
         return F.pad(x, self.padding, self.mode)

@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.tensor import operand
+from .arguments import integers
 
 Pairs = list[tuple[int, int]]  # (before, after) of each axis, the first axis first
 
@@ -45,44 +48,41 @@ def pad(
         If there are more widths than axes, nothing is left, or there is not enough inside to
         make the border of: at most n - 1 for "reflect" and n for "circular".
     ValueError
-        If there is no such mode, or it takes no value.
+        If there is no such mode, or it takes no value, or a width is no integer.
+    TypeError
+        If `value` is no number.
     """
-    widths = tuple(pad)
+    x, widths = operand(input), integers("pad", "pad", pad)
+    pairs = _pairs(x.shape, widths)
     if mode == "constant":
-        return _pad_constant(input, widths=widths, value=0 if value is None else value)
+        return _pad_constant(x, pairs=pairs, value=_number(value))
     if mode not in _MODES:
         raise ValueError(f"pad: mode is one of constant, {', '.join(_MODES)}, not {mode!r}")
     if value:
         raise ValueError(f"pad: mode {mode!r} takes no value, its border is made of the inside")
-    x = operand(input)
     if len(widths) not in (2, 4, 6) or x.ndim - len(widths) // 2 not in (1, 2):
         raise ShapeError(
             f"pad: mode {mode!r} needs widths (before, after) for all axes of positions of an "
             f"input (C, ...) or (N, C, ...), the last axis first, and {x.shape} got {widths}"
         )
-    pairs = _pairs(widths, x.ndim)
-    _check_something_is_left(x.shape, pairs, widths)
     outwards = [(max(before, 0), max(after, 0)) for before, after in pairs]
     if mode == "circular":  # what is cut off takes no part in the circle
-        return _pad_from_inside(_cut(x, pairs), pairs=outwards, mode=mode)
+        x = _cut(x, pairs)
+        _check_widths(x.shape, outwards, mode)
+        return _pad_from_inside(x, pairs=outwards, mode=mode)
+    _check_widths(x.shape, outwards, mode)
     return _cut(_pad_from_inside(x, pairs=outwards, mode=mode), pairs)
 
 
 @primitive
-def _pad_constant(x, *, widths, value):
-    if len(widths) % 2 or len(widths) > 2 * x.ndim:
-        raise ShapeError(
-            f"pad: needs (before, after) for up to {x.ndim} axes, the last axis first, not {widths}"
-        )
-    pairs = _pairs(widths, x.ndim)
-    _check_something_is_left(x.shape, pairs, widths)
+def _pad_constant(x, *, pairs, value):
     shape = [n + before + after for n, (before, after) in zip(x.shape, pairs)]
     # Where x lies in the padded array, and which part of x that is where the border cuts.
     place = tuple(slice(max(b, 0), n - max(a, 0)) for n, (b, a) in zip(shape, pairs))
     part = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(x.shape, pairs))
     y = array_module(x).full(shape, value, dtype=x.dtype)
     y[place] = x[part]
-    whole, cuts = x.shape, min(widths, default=0) < 0
+    whole, cuts = x.shape, any(min(pair) < 0 for pair in pairs)
 
     def vjp_x(dy):
         if not cuts:
@@ -115,12 +115,6 @@ def _pad_from_inside(x, *, pairs, mode):
     inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pairs))
     copies = []  # (target, origin): slices across an axis that are copied, in that order
     for axis, (n, (before, after)) in enumerate(zip(x.shape, pairs)):
-        widest = _MODES[mode].widest(n)
-        if max(before, after) > widest:
-            raise ShapeError(
-                f"pad: mode {mode!r} makes the border of an axis of size {n} at most {widest} "
-                f"wide, not {max(before, after)}, of an input {x.shape}"
-            )
         for i in (*range(-before, 0), *range(n, n + after)):
             places = before + i, before + _MODES[mode].origin(i, n)
             copies.append(tuple((slice(None),) * axis + (place,) for place in places))
@@ -141,10 +135,24 @@ def _pad_from_inside(x, *, pairs, mode):
 # -- what they share -------------------------------------------------------------------------------
 
 
-def _pairs(widths: tuple[int, ...], ndim: int) -> Pairs:
+def _pairs(shape: tuple[int, ...], widths: tuple[int, ...]) -> Pairs:
     """(before, after) of each axis, from widths that begin with the last axis."""
+    if len(widths) % 2 or len(widths) > 2 * len(shape):
+        raise ShapeError(
+            f"pad: needs (before, after) for up to {len(shape)} axes of the input {shape}, the "
+            f"last axis first, not {widths}"
+        )
     padded = list(zip(widths[-2::-2], widths[-1::-2]))
-    return [(0, 0)] * (ndim - len(padded)) + padded
+    pairs = [(0, 0)] * (len(shape) - len(padded)) + padded
+    if any(n + before + after < 0 for n, (before, after) in zip(shape, pairs)):
+        raise ShapeError(f"pad: cutting {widths} off leaves nothing of {shape}")
+    return pairs
+
+
+def _number(value: Any) -> float:
+    if value is not None and not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"pad: value must be a number, not {value!r}")
+    return value or 0
 
 
 def _cut(x: Tensor, pairs: Pairs) -> Tensor:
@@ -154,6 +162,12 @@ def _cut(x: Tensor, pairs: Pairs) -> Tensor:
     return x[tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(x.shape, pairs))]
 
 
-def _check_something_is_left(shape: tuple[int, ...], pairs: Pairs, widths: tuple) -> None:
-    if any(n + before + after < 0 for n, (before, after) in zip(shape, pairs)):
-        raise ShapeError(f"pad: cutting {widths} off leaves nothing of {shape}")
+def _check_widths(shape: tuple[int, ...], pairs: Pairs, mode: str) -> None:
+    """Raise unless there is enough inside to make the border of."""
+    for n, pair in zip(shape, pairs):
+        widest = _MODES[mode].widest(n)
+        if max(pair) > widest:
+            raise ShapeError(
+                f"pad: mode {mode!r} makes the border of an axis of size {n} at most {widest} "
+                f"wide, not {max(pair)}, of an input {shape}"
+            )

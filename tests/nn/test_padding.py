@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from minitorch_attn import nn
@@ -32,3 +33,13 @@ def test_a_constant_border_is_pytorchs(axes):
 def test_padding_has_two_widths_an_axis():
     with pytest.raises(ValueError, match=r"ZeroPad2d: padding is one width for all sides, or 4, "):
         nn.ZeroPad2d((1, 2))
+
+
+@pytest.mark.parametrize("padding", ["1", 1.5, None])
+def test_padding_is_integers(padding):
+    with pytest.raises(ValueError, match="ZeroPad2d: padding must be an integer or a tuple of int"):
+        nn.ZeroPad2d(padding)
+
+
+def test_padding_may_be_numpys_integer():
+    assert nn.ZeroPad2d(np.int64(1)).padding == (1, 1, 1, 1)

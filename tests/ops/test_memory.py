@@ -32,7 +32,11 @@ HOLD_NOTHING = {
     "broadcast_to": (shape.broadcast_to, (X,), {"shape": (5, 2, 3, 4)}),
     "cat": (shape._cat, (X, X), {"dim": 0}),
     "stack": (shape._stack, (X, X), {"dim": 0}),
-    "pad": (padding._pad_constant, (X,), {"widths": (1, -1), "value": 0}),
+    "pad": (
+        padding._pad_constant,
+        (X,),
+        {"pairs": ((0, 0), (0, 0), (1, -1)), "value": 0},
+    ),
     "pad, reflected": (
         padding._pad_from_inside,
         (X,),

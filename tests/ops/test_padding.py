@@ -87,7 +87,8 @@ def test_pad_counts_from_the_last_axis():
         ((2, 2), (-2, -1), "reflect", r"cutting \(-2, -1\) off leaves nothing of \(2, 2\)"),
         ((3,), (1, 1), "reflect", r"needs widths .* axes of positions .* \(3,\) got \(1, 1\)"),
         ((2, 3, 4, 5), (1, 1), "circular", r"\(2, 3, 4, 5\) got \(1, 1\)"),
-        ((2, 3, 4), (1, 1, 1), "replicate", r"\(2, 3, 4\) got \(1, 1, 1\)"),
+        ((2, 3, 4), (1, 1, 1), "replicate", r"input \(2, 3, 4\), .* not \(1, 1, 1\)"),
+        ((2, 3, 4), 1, "constant", r"needs \(before, after\) for up to 3 axes .* not \(1,\)"),
         ((2, 3, 4), (0, 4), "reflect", r"border of an axis of size 4 at most 3 wide, not 4"),
         ((2, 3, 4), (5, 0), "circular", r"border of an axis of size 4 at most 4 wide, not 5"),
         ((2, 3, 0), (1, 0), "replicate", r"border of an axis of size 0 at most 0 wide, not 1"),
@@ -95,8 +96,14 @@ def test_pad_counts_from_the_last_axis():
     ],
 )
 def test_widths_that_do_not_fit(shape, widths, mode, message):
-    with pytest.raises(mt.ShapeError, match=message):
+    with pytest.raises(mt.ShapeError, match=f"^pad: .*{message.removeprefix('pad: ')}"):
         F.pad(mt.ones(*shape), widths, mode)
+
+
+@pytest.mark.parametrize("widths", [(1.5, 1), "11", [[1, 1]], None])
+def test_widths_are_integers(widths):
+    with pytest.raises(ValueError, match="^pad: pad must be an integer or a tuple of integers"):
+        F.pad(mt.ones(2, 2), widths)
 
 
 def test_modes_and_their_values():
@@ -105,3 +112,5 @@ def test_modes_and_their_values():
     with pytest.raises(ValueError, match="pad: mode 'reflect' takes no value"):
         F.pad(mt.ones(2, 2), (1, 1), mode="reflect", value=1.0)
     assert F.pad(mt.ones(2, 2), (1, 1), mode="reflect", value=0.0).shape == (2, 4)
+    with pytest.raises(TypeError, match="^pad: value must be a number, not 'zero'"):
+        F.pad(mt.ones(2, 2), (1, 1), value="zero")
