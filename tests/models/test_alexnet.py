@@ -33,7 +33,7 @@ def test_names_and_shapes_are_torchvisions(unfilled):
     assert state["classifier.6.bias"] == (1000,)
 
 
-def test_the_features_are_what_pytorch_computes():
+def test_the_features_are_what_pytorch_computes(unfilled):
     torch = pytest.importorskip("torch")
     tnn = torch.nn
     theirs = tnn.Sequential(

@@ -48,7 +48,7 @@ def test_parameters_of_other_forms(unfilled):
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 @pytest.mark.parametrize("build", [build for build, _ in PUBLISHED])
-def test_every_parameter_gets_a_gradient(build, shortcut):
+def test_every_parameter_gets_a_gradient(quick_random, build, shortcut):
     check_training(build(7, 1, shortcut), 1, 8, 8, num_classes=7)
 
 

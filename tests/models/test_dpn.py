@@ -13,8 +13,7 @@ from minitorch_attn.models.dpn import (
 )
 
 from ..nn.parity import compare_modules, normal
-from .networks import count
-from .training import assert_trains
+from .networks import check_training, count
 
 
 def torch_block(torch, in_channels, width, residual, growth, groups, stride):
@@ -85,10 +84,10 @@ def test_it_has_the_parameters_of_the_reference(unfilled, network, parameters):
 
 
 def test_every_parameter_gets_a_gradient(quick_random):
-    assert_trains(dpn68(7, in_channels=1), 32, num_classes=7)
+    check_training(dpn68(7, in_channels=1), 1, 32, 32, num_classes=7)
 
 
 def test_every_parameter_of_a_narrow_network_with_a_wide_stem_gets_a_gradient():
     net = DPN(7, 1, 8, 7, 16, 8, 4, (2, 1, 2, 1), (4, 4, 2, 2))
-    assert_trains(net, 32, num_classes=7)
+    check_training(net, 1, 32, 32, num_classes=7)
     assert net.fc.in_features == 16 * 8 + 3 * 2

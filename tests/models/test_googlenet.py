@@ -12,9 +12,8 @@ from minitorch_attn.models.googlenet import (
 )
 
 from ..nn.parity import compare_modules, normal
-from .networks import count, shapes
+from .networks import check_training, count, shapes
 from .reference import torch_conv_bn
-from .training import assert_trains
 
 
 def torch_conv(torch, batch_norm, in_channels, out_channels, kernel_size):
@@ -138,12 +137,12 @@ def test_with_batch_norm_its_parameters_have_the_names_of_torchvision(unfilled):
 
 
 def test_every_parameter_gets_a_gradient(quick_random):
-    assert_trains(googlenet(7, in_channels=1), 32, num_classes=7)
+    check_training(googlenet(7, in_channels=1), 1, 32, 32, num_classes=7)
 
 
 def test_every_parameter_of_all_three_classifiers_gets_a_gradient(quick_random):
     net = googlenet(7, in_channels=1, aux_logits=True, batch_norm=True)
-    assert_trains(net, 64, num_classes=7, loss=auxiliary_cross_entropy)
+    check_training(net, 1, 64, 64, num_classes=7, loss=auxiliary_cross_entropy)
 
 
 def test_the_papers_network_halves_an_image_of_224_to_7(quick_random):
@@ -194,3 +193,9 @@ def test_the_auxiliary_loss_counts_three_tenths_each():
     assert auxiliary_cross_entropy(scores[0], target).item() == pytest.approx(main)
     half = auxiliary_cross_entropy(tuple(scores[:2]), target, weight=0.5)
     assert half.item() == pytest.approx(main + 0.5 * first)
+
+
+def test_images_too_small_for_the_papers_auxiliary_classifiers_are_told(quick_random):
+    net = googlenet(7, in_channels=1, aux_logits=True)
+    with pytest.raises(mt.ShapeError, match=r"images of 224x224.*\(aux_logits=False\).*aux2"):
+        net(mt.ones(1, 1, 96, 96))

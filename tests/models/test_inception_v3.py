@@ -11,9 +11,8 @@ from minitorch_attn.models.inception_v3 import (
 )
 
 from ..nn.parity import compare_modules, normal
-from .networks import count, shapes
+from .networks import check_training, count, shapes
 from .reference import torch_conv_bn
-from .training import assert_trains
 
 
 def torch_branches(torch, layers, branches, pool):
@@ -177,10 +176,10 @@ def test_its_parameters_have_the_names_of_torchvision(unfilled):
 
 
 def test_every_parameter_gets_a_gradient(quick_random):
-    assert_trains(inception_v3(7, in_channels=1), 75, num_classes=7)
+    check_training(inception_v3(7, in_channels=1), 1, 75, 75, num_classes=7)
 
 
 @pytest.mark.slow
 def test_every_parameter_of_both_classifiers_gets_a_gradient(quick_random):
     net = inception_v3(7, in_channels=1, aux_logits=True)
-    assert_trains(net, 299, num_classes=7, loss=auxiliary_cross_entropy)
+    check_training(net, 1, 299, 299, num_classes=7, loss=auxiliary_cross_entropy)

@@ -4,9 +4,8 @@ from minitorch_attn import nn
 from minitorch_attn.models.mobilenet_v1 import DepthwiseSeparable, mobilenet_v1
 
 from ..nn.parity import compare_modules, normal
-from .networks import count
+from .networks import check_training, count
 from .reference import torch_conv_bn
-from .training import assert_trains
 
 
 @pytest.mark.parametrize(
@@ -50,4 +49,4 @@ def test_it_halves_the_image_five_times():
 
 
 def test_every_parameter_gets_a_gradient():
-    assert_trains(mobilenet_v1(7, in_channels=1, width_mult=0.25), 32, num_classes=7)
+    check_training(mobilenet_v1(7, in_channels=1, width_mult=0.25), 1, 32, 32, num_classes=7)

@@ -5,8 +5,7 @@ import minitorch_attn as mt
 from minitorch_attn.models.mobilenet_v2 import InvertedResidual, mobilenet_v2
 
 from ..nn.parity import compare_modules, normal
-from .networks import count, shapes
-from .training import assert_trains
+from .networks import check_training, count, shapes
 
 
 def torch_block(torch, in_channels, out_channels, stride, expansion):
@@ -96,4 +95,4 @@ def test_widths_are_rounded_to_multiples_of_eight(unfilled, width, first, second
 
 
 def test_every_parameter_gets_a_gradient():
-    assert_trains(mobilenet_v2(7, in_channels=1, width_mult=0.35), 32, num_classes=7)
+    check_training(mobilenet_v2(7, in_channels=1, width_mult=0.35), 1, 32, 32, num_classes=7)

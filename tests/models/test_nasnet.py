@@ -16,8 +16,7 @@ from minitorch_attn.models.nasnet import (
 )
 
 from ..nn.parity import compare_modules, normal
-from .networks import count
-from .training import assert_trains
+from .networks import check_training, count
 
 
 def torch_cell(torch, is_reduction, C, C_previous, width, previous):
@@ -202,13 +201,13 @@ def test_the_last_cell_has_24_times_the_width_of_the_first(unfilled):
 
 @pytest.mark.parametrize("network", [nasnet_a_mobile, nasnet_a_cifar])
 def test_every_parameter_gets_a_gradient(quick_random, network):
-    assert_trains(network(7, in_channels=1), 32, num_classes=7)
+    check_training(network(7, in_channels=1), 1, 32, 32, num_classes=7)
 
 
 @pytest.mark.parametrize("size", [32, 37])
 def test_every_parameter_of_a_narrow_large_network_gets_a_gradient(size):
     net = NASNetA(7, 1, 8, 2, 4, stem_reductions=True, skip_reduction=True, dropout=0.5)
-    assert_trains(net, size, num_classes=7)
+    check_training(net, 1, size, size, num_classes=7)
 
 
 @pytest.mark.parametrize("skip", [True, False])

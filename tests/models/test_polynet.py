@@ -13,9 +13,8 @@ from minitorch_attn.models.polynet import (
 )
 
 from ..nn.parity import compare_modules, normal
-from .networks import count
+from .networks import check_training, count
 from .reference import torch_conv_bn
-from .training import assert_trains
 
 
 @pytest.fixture
@@ -117,4 +116,4 @@ def test_the_residual_scale_goes_down_from_1_to_7_tenths(unfilled):
 
 
 def test_every_parameter_gets_a_gradient(quick_random):
-    assert_trains(PolyNet(7, 1, blocks=(1, 2, 2)), 75, num_classes=7)
+    check_training(PolyNet(7, 1, blocks=(1, 2, 2)), 1, 75, 75, num_classes=7)

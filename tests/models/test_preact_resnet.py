@@ -28,7 +28,7 @@ def test_parameters_are_as_many_as_published(unfilled, build, parameters):
 
 
 @pytest.mark.parametrize("build", [build for build, _ in PUBLISHED])
-def test_every_parameter_gets_a_gradient(build):
+def test_every_parameter_gets_a_gradient(quick_random, build):
     check_training(build(7, 1), 1, 8, 8, num_classes=7)
 
 
@@ -94,7 +94,7 @@ def test_a_bottleneck_computes_what_pytorch_does(before, width, stride, training
 
 
 @pytest.mark.parametrize(("bottleneck", "depth"), [(False, 14), (True, 20)])
-def test_a_network_ends_with_an_activation_as_in_pytorch(bottleneck, depth):
+def test_a_network_ends_with_an_activation_as_in_pytorch(unfilled, bottleneck, depth):
     torch = pytest.importorskip("torch")
     tnn = torch.nn
     expansion = 4 if bottleneck else 1

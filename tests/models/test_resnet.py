@@ -172,7 +172,7 @@ def test_a_bottleneck_computes_what_pytorch_does(before, width, stride, training
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
-def test_a_network_computes_what_pytorch_does(block):
+def test_a_network_computes_what_pytorch_does(unfilled, block):
     torch = pytest.importorskip("torch")
     tnn = torch.nn
     torch_block = torch_basic if block is BasicBlock else torch_bottleneck

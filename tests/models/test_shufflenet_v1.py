@@ -6,9 +6,8 @@ import minitorch_attn.functional as F
 from minitorch_attn.models.shufflenet_v1 import ShuffleUnit, shufflenet_v1
 
 from ..nn.parity import compare_modules, normal
-from .networks import count
+from .networks import check_training, count
 from .reference import torch_conv_bn
-from .training import assert_trains
 
 
 def torch_unit(torch, in_channels, out_channels, stride, groups, groups_in):
@@ -80,7 +79,7 @@ def test_it_has_the_parameters_of_the_paper(unfilled, groups, parameters):
 @pytest.mark.parametrize("groups", [1, 2, 3, 4, 8])
 def test_every_parameter_gets_a_gradient(groups):
     net = shufflenet_v1(7, in_channels=1, groups=groups)
-    assert_trains(net, 32, num_classes=7)
+    check_training(net, 1, 32, 32, num_classes=7)
 
 
 def test_a_number_of_groups_that_the_paper_lacks_is_refused():

@@ -4,6 +4,7 @@ import pytest
 import minitorch_attn as mt
 from minitorch_attn.models.shufflenet_v2 import (
     InvertedResidual,
+    ShuffleNetV2,
     shufflenet_v2_x0_5,
     shufflenet_v2_x1_0,
     shufflenet_v2_x1_5,
@@ -11,8 +12,7 @@ from minitorch_attn.models.shufflenet_v2 import (
 )
 
 from ..nn.parity import compare_modules, normal
-from .networks import count, shapes
-from .training import assert_trains
+from .networks import check_training, count, shapes
 
 
 def torch_unit(torch, in_channels, out_channels, stride):
@@ -92,4 +92,13 @@ def test_its_parameters_have_the_names_of_torchvision(unfilled):
 
 
 def test_every_parameter_gets_a_gradient():
-    assert_trains(shufflenet_v2_x0_5(7, in_channels=1), 32, num_classes=7)
+    check_training(shufflenet_v2_x0_5(7, in_channels=1), 1, 32, 32, num_classes=7)
+
+
+def test_channels_without_halves_are_told():
+    with pytest.raises(ValueError, match="must be even.* not 115 with in_channels=24"):
+        ShuffleNetV2(widths=(115, 232, 464, 1024))
+    with pytest.raises(
+        ValueError, match="equal to in_channels, not 8 with in_channels=6, stride=1"
+    ):
+        InvertedResidual(6, 8, 1)
