@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ..engine import Tensor, no_grad, zeros
+from ..engine import ShapeError, Tensor, no_grad, zeros
 from ..engine.anomaly import Inspector, inspecting
 from ..ops.multiply_adds import multiply_adds
 from .module import Module
@@ -115,21 +115,34 @@ def summary(model: Module, input_shape: Sequence[int], depth: int | None = None)
     input_shape : tuple of int
         Of one input, without the batch: (C, H, W) for images.
     depth : int, optional
-        List parts down to this depth only: 1 for what the network is directly made of.
+        List parts down to this depth only: 1 for what the network is directly made of. All parts
+        are counted anyway.
 
     Returns
     -------
     Summary
         Its `rows`, and the totals `parameters` and `multiply_adds`; `print` shows the table.
+
+    Raises
+    ------
+    ShapeError
+        By the layer that such an input does not fit; a note says which input it was.
     """
     weight = next(model.parameters(), None)
     x = zeros(1, *input_shape)
     x = x if weight is None else x.to(dtype=weight.dtype, device=weight.device)
     watch = _Watch()
     with _evaluating(model), no_grad(), inspecting(watch), watch.calls_of(model):
-        model(x)
+        try:
+            model(x)
+        except ShapeError as error:
+            error.add_note(
+                f"summary ran {type(model).__name__} on an input of shape {x.shape}: input_shape="
+                f"{tuple(input_shape)} is taken for that of one input, without the batch"
+            )
+            raise
     rows = (
-        Row(name, title(m), watch.shapes.get(m), count_parameters(m), watch.multiply_adds[m])
+        Row(name, title(m), watch.shapes.get(m), count_parameters(m), watch.cost(m))
         for name, m in model.named_modules()
     )
     return Summary(tuple(row for row in rows if depth is None or row.depth <= depth))
@@ -142,7 +155,14 @@ class _Watch(Inspector):
         super().__init__()
         self.running: list[Module] = []
         self.shapes: dict[Module, tuple[int, ...]] = {}
+        self.called: set[Module] = set()
         self.multiply_adds: Counter[Module] = Counter()
+
+    def cost(self, module: Module) -> int:
+        """Multiply-adds in all calls of a module, or of its parts if only they are called."""
+        if module in self.called:
+            return self.multiply_adds[module]
+        return sum(self.cost(part) for part in module.children())
 
     def after_op(
         self, op: str, output: Tensor, inputs: Sequence[Any], settings: Mapping[str, Any]
@@ -161,6 +181,7 @@ class _Watch(Inspector):
             yield
 
     def _before(self, module: Module, inputs: tuple) -> None:
+        self.called.add(module)
         self.running.append(module)
 
     def _after(self, module: Module, inputs: tuple, output: Any) -> None:

@@ -137,6 +137,34 @@ def test_a_layer_that_is_not_called_has_no_shape_and_no_cost():
     assert rows["unused"].parameters == 20
 
 
+def test_a_list_of_layers_costs_what_its_layers_cost():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.branches = nn.ModuleList([nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 3))])
+
+        def forward(self, x):
+            return self.branches[0](x) + self.branches[1](x)
+
+    rows = {row.name: row.multiply_adds for row in mt.summary(Sum(), (4,)).rows}
+    assert rows == {
+        "": 24,
+        "branches": 24,
+        "branches.0": 12,
+        "branches.1": 12,
+        "branches.1.0": 12,
+    }
+
+
+def test_an_input_that_does_not_fit_is_told_with_its_shape():
+    with pytest.raises(mt.ShapeError) as told:
+        mt.summary(nn.Sequential(nn.Conv2d(3, 4, 1)), (1, 3, 8, 8))
+    assert told.value.__notes__ == [
+        "summary ran Sequential on an input of shape (1, 1, 3, 8, 8): input_shape=(1, 3, 8, 8) is "
+        "taken for that of one input, without the batch"
+    ]
+
+
 def test_the_network_is_left_as_it_was():
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout())
     net[2].eval()
