@@ -213,6 +213,8 @@ BUILT_IN = {
     # 08: whole networks
     "models": 8,
     "models.se_resnet": 13,
+    "models.bam_resnet": 14,
+    "models.BAMResNet": 14,
     # 09 to 11: sequences
     "functional.embedding": 9,
     "nn.Embedding": 9,
@@ -226,6 +228,12 @@ BUILT_IN = {
     "attention": 99,
     "attention.squeeze_excitation": 13,
     "attention.SqueezeExcitation": 13,
+    "attention.bam": 14,
+    "attention.BAM": 14,
+    "attention.cbam": 15,
+    "attention.CBAM": 15,
+    "attention.ChannelAttention": 15,
+    "attention.SpatialAttention": 15,
     "attention.spatial_transformer": 16,
     "attention.SpatialTransformer": 16,
     "functional.affine_grid": 16,

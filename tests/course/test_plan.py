@@ -56,7 +56,7 @@ def test_the_longest_entry_decides():
             2,
             ["functional.conv2d (lesson 5)"],
         ),
-        ("import minitorch_attn.attention.cbam", 5, ["attention.cbam (lesson 99)"]),
+        ("import minitorch_attn.attention.new", 5, ["attention.new (lesson 99)"]),
         ("from minitorch_attn.course import check\nimport numpy as nn\nnn.Conv2d", 0, []),
         ("x.nn.Conv2d", 0, []),
     ],
