@@ -165,15 +165,15 @@ figure
 # Given $dy_i = \partial L / \partial y_i$ for all $i$, we want $dx_i$. Go backward through the five
 # equations.
 #
-# **The last equation.** $\gamma$ and $\beta$ take part in all $m$ outputs, so their gradients are sums
-# over the axes $N, H, W$ (and have shape $(C)$); $\hat x_i$ takes part in $y_i$ only:
+# **The last equation.** $\gamma$ and $\beta$ take part in all $m$ outputs, so their gradients are
+# sums over the axes $N, H, W$ (and have shape $(C)$); $\hat x_i$ takes part in $y_i$ only:
 #
 # $$\boxed{\; d\beta = \sum_i dy_i \qquad d\gamma = \sum_i dy_i\, \hat x_i \;} \qquad
 # d\hat x_i = \gamma\, dy_i$$
 #
-# **Now $\hat x_i = (x_i - \mu)\, r$.** A value $x_i$ reaches the outputs by three paths: directly; through the
-# variance $v$, which is in every $\hat x_j$; and through the mean $\mu$, likewise in every $\hat x_j$. The
-# chain rule adds them:
+# **Now $\hat x_i = (x_i - \mu)\, r$.** A value $x_i$ reaches the outputs by three paths: directly;
+# through the variance $v$, which is in every $\hat x_j$; and through the mean $\mu$, likewise in
+# every $\hat x_j$. The chain rule adds them:
 #
 # $$dx_i = \underbrace{d\hat x_i \frac{\partial \hat x_i}{\partial x_i}}_{\text{directly}}
 # + \underbrace{dv\, \frac{\partial v}{\partial x_i}}_{\text{through the variance}}
@@ -183,66 +183,68 @@ figure
 #
 # *Directly.* With $\mu$ and $r$ fixed, $\partial \hat x_i / \partial x_i = r$.
 #
-# *Through the variance.* First $r = (v + \varepsilon)^{-1/2}$, by the power rule:
-# $\partial r / \partial v = -\tfrac12 (v + \varepsilon)^{-3/2} = -\tfrac12 r^3$. All $\hat x_j$ contain $r$:
+# *Through the variance.* First $r = (v + \varepsilon)^{-1/2}$, by the power rule: $\partial r /
+# \partial v = -\tfrac12 (v + \varepsilon)^{-3/2} = -\tfrac12 r^3$. All $\hat x_j$ contain $r$:
 #
 # $$dv = \sum_j d\hat x_j\, (x_j - \mu) \cdot \left(-\tfrac12 r^3\right)
 # = -\tfrac12\, r^2 \sum_j d\hat x_j\, \hat x_j$$
 #
-# (in the second step one $r$ went with $x_j - \mu$ to make $\hat x_j$). And with $\mu$ fixed only one
-# term of $v$ contains $x_i$: $\partial v / \partial x_i = \tfrac2m (x_i - \mu)$. Their product, again with
-# $r\,(x_i - \mu) = \hat x_i$, is
+# (in the second step one $r$ went with $x_j - \mu$ to make $\hat x_j$). And with $\mu$ fixed only
+# one term of $v$ contains $x_i$: $\partial v / \partial x_i = \tfrac2m (x_i - \mu)$. Their product,
+# again with $r\,(x_i - \mu) = \hat x_i$, is
 #
 # $$dv\, \frac{\partial v}{\partial x_i} = -\frac{r^2}{m} (x_i - \mu) \sum_j d\hat x_j\, \hat x_j
 # = -\, r\, \hat x_i \cdot \frac1m \sum_j d\hat x_j\, \hat x_j$$
 #
-# *Through the mean.* $\mu$ is in every $\hat x_j$, with $\partial \hat x_j / \partial \mu = -r$, and it is in
-# the variance:
+# *Through the mean.* $\mu$ is in every $\hat x_j$, with $\partial \hat x_j / \partial \mu = -r$,
+# and it is in the variance:
 #
 # $$d\mu = -r \sum_j d\hat x_j + dv\, \frac{\partial v}{\partial \mu}, \qquad
 # \frac{\partial v}{\partial \mu} = -\frac2m \sum_j (x_j - \mu) = 0$$
 #
-# The second part vanishes: deviations from the mean add up to 0. With $\partial \mu / \partial x_i = 1/m$,
+# The second part vanishes: deviations from the mean add up to 0. With $\partial \mu / \partial x_i
+# = 1/m$,
 #
 # $$d\mu\, \frac{\partial \mu}{\partial x_i} = -\, r \cdot \frac1m \sum_j d\hat x_j$$
 #
-# **Together.** All three have the factor $r$. Put $d\hat x_j = \gamma\, dy_j$ in, and write a bar for the
-# mean over the $m$ values of the channel:
+# **Together.** All three have the factor $r$. Put $d\hat x_j = \gamma\, dy_j$ in, and write a bar
+# for the mean over the $m$ values of the channel:
 #
 # $$\boxed{\; dx_i = \frac{\gamma}{\sigma} \left( dy_i - \overline{dy} -
 # \hat x_i \; \overline{dy\, \hat x} \right), \qquad
 # \overline{dy} = \frac1m \sum_j dy_j, \quad \overline{dy\,\hat x} = \frac1m \sum_j dy_j\, \hat x_j \;}$$
 #
-# As arrays: $dy$, $\hat x$ and $dx$ are $(N, C, H, W)$; the two means go over the axes $N, H, W$ and are
-# $(C)$, as are $\gamma$ and $\sigma$. The two sums are those of $d\beta$ and $d\gamma$, so they cost nothing extra.
+# As arrays: $dy$, $\hat x$ and $dx$ are $(N, C, H, W)$; the two means go over the axes $N, H, W$
+# and are $(C)$, as are $\gamma$ and $\sigma$. The two sums are those of $d\beta$ and $d\gamma$, so
+# they cost nothing extra.
 
 # %% [markdown]
 # ### What it means
 #
-# Take the $m$ values of a channel as one vector. Let $\mathbf 1$ be the vector of ones, and let us drop
-# $\varepsilon$. Then $\mathbf 1 \cdot \hat x = 0$ (the mean is 0), $\hat x \cdot \hat x = m$ (the variance is 1),
-# and the two terms that are subtracted,
+# Take the $m$ values of a channel as one vector. Let $\mathbf 1$ be the vector of ones, and let us
+# drop $\varepsilon$. Then $\mathbf 1 \cdot \hat x = 0$ (the mean is 0), $\hat x \cdot \hat x = m$
+# (the variance is 1), and the two terms that are subtracted,
 #
 # $$\overline{dy}\; \mathbf 1 = \frac{dy \cdot \mathbf 1}{\mathbf 1 \cdot \mathbf 1}\, \mathbf 1 \qquad\qquad
 # \overline{dy\, \hat x}\; \hat x = \frac{dy \cdot \hat x}{\hat x \cdot \hat x}\, \hat x$$
 #
-# are the **projections** of $dy$ onto these two directions. So what the rule does is: *take out of the gradient its part
-# along $\mathbf 1$ and its part along $\hat x$*:
+# are the **projections** of $dy$ onto these two directions. So what the rule does is: *take out of
+# the gradient its part along $\mathbf 1$ and its part along $\hat x$*:
 #
 # $$dx \cdot \mathbf 1 = 0 \qquad\qquad dx \cdot \hat x = 0$$
 #
-# There is no other way it could be. Add the same number to all $x_i$, and the mean takes it out again: $y$ does
-# not change, so the slope in the direction $\mathbf 1$ is 0. Stretch all deviations by a factor, and the
-# standard deviation takes it out again: the slope in the direction $\hat x$ is 0. (With $\varepsilon$ the
-# first stays exact. For the second $\hat x \cdot \hat x = m\, v r^2$ with $v r^2 = v / (v + \varepsilon)$, and what is left is
-# $dx \cdot \hat x = \gamma r\, (1 - v r^2)\; dy \cdot \hat x$: next to nothing unless the variance is as small as
-# $\varepsilon$.)
+# There is no other way it could be. Add the same number to all $x_i$, and the mean takes it out
+# again: $y$ does not change, so the slope in the direction $\mathbf 1$ is 0. Stretch all deviations
+# by a factor, and the standard deviation takes it out again: the slope in the direction $\hat x$ is
+# 0. (With $\varepsilon$ the first stays exact. For the second $\hat x \cdot \hat x = m\, v r^2$
+# with $v r^2 = v / (v + \varepsilon)$, and what is left is $dx \cdot \hat x = \gamma r\, (1 - v
+# r^2)\; dy \cdot \hat x$: next to nothing unless the variance is as small as $\varepsilon$.)
 #
 # Two consequences.
 #
-# **A bias in front is useless.** If $x = w * u + b$, then $b$ is added to all values of its channel, and
-# its gradient is $db = \sum_i dx_i = 0$. The mean takes it out, $\beta$ does its work. Hence
-# `nn.Conv2d(..., bias=False)` in front of a batch normalisation.
+# **A bias in front is useless.** If $x = w * u + b$, then $b$ is added to all values of its
+# channel, and its gradient is $db = \sum_i dx_i = 0$. The mean takes it out, $\beta$ does its work.
+# Hence `nn.Conv2d(..., bias=False)` in front of a batch normalisation.
 #
 # **The size of the weights is of no account.** Multiply a kernel by $k > 0$: its whole channel is
 # multiplied by $k$, and $y$ stays. Let $L(w)$ be the loss. From $L(kw) = L(w)$ follow two things, by
@@ -257,24 +259,28 @@ figure
 # %% [markdown]
 # ### Training and evaluation
 #
-# In use we want the answer to one image, and it must not depend on which other images happen to be in
-# the batch. So during training the layer keeps **running statistics**. With the *momentum* $\alpha$ (0.1),
-# after each batch
+# In use we want the answer to one image, and it must not depend on which other images happen to be
+# in the batch. So during training the layer keeps **running statistics**. With the *momentum*
+# $\alpha$ (0.1), after each batch
 #
 # $$\mu_{\text{run}} \leftarrow (1 - \alpha)\, \mu_{\text{run}} + \alpha\, \mu \qquad\qquad
 # v_{\text{run}} \leftarrow (1 - \alpha)\, v_{\text{run}} + \alpha\, \frac{m}{m-1}\, v$$
 #
-# starting from 0 and 1. Here $\alpha$ is the weight of the *new* (in the optimisers of lesson 04 momentum
-# is the weight of the *old*). Put the rule into itself: after $k$ batches, what it started from has the weight
-# $(1-\alpha)^k$.
+# starting from 0 and 1. Here $\alpha$ is the weight of the *new* (in the optimisers of lesson 04
+# momentum is the weight of the *old*). Put the rule into itself: after $k$ batches, what it started
+# from has the weight $(1-\alpha)^k$.
 #
-# The factor $m/(m-1)$: the mean $\mu$ was made from the same values, and they lie closer to it than to the true
-# mean. The expected value of $v$ is $\tfrac{m-1}{m}$ of the true variance, and the factor mends that.
-# So the output is divided by the *biased* variance of the batch, and the *unbiased* one goes into the
-# running average. (That is the convention of PyTorch, and of this library.)
+# The factor $m/(m-1)$: the mean $\mu$ was made from the same values, and they lie closer to it than
+# to the true mean. For values that are drawn independently the expected value of $v$ is
+# $\tfrac{m-1}{m}$ of the true variance, and the factor mends that. So the output is divided by the *biased* variance of the batch, and the
+# *unbiased* one goes into the running average. (That is the convention of PyTorch, and of this
+# library.)
 #
-# In `eval()` the layer uses $\mu_{\text{run}}$ and $v_{\text{run}}$ as constants. Then there is one path only,
-# and the rule is $dx_i = \gamma\, r_{\text{run}}\, dy_i$.
+# A batch with $m = 1$ has the variance 0, whatever it shows, and its output is $\beta$: nothing of
+# the input is left. The library refuses it.
+#
+# In `eval()` the layer uses $\mu_{\text{run}}$ and $v_{\text{run}}$ as constants. Then there is one
+# path only, and the rule is $dx_i = \gamma\, r_{\text{run}}\, dy_i$.
 #
 # **Folding.** With constants, normalisation is a scale and a shift of each channel, and a
 # convolution in front can take them in:
@@ -287,8 +293,8 @@ figure
 # %% [markdown]
 # ### The same formula over other axes
 #
-# Nothing in the derivation asked *which* $m$ values are normalised together. So the same forward and the
-# same boxed rule give a whole family. It differs in the sets over which the means go:
+# Nothing in the derivation asked *which* $m$ values are normalised together. So the same forward
+# and the same boxed rule give a whole family. It differs in the sets over which the means go:
 #
 # | | means over | $m$ | statistics | where it is used |
 # |---|---|---|---|---|
@@ -297,10 +303,10 @@ figure
 # | **instance** norm | $H, W$ | $HW$ | $(N, C)$ | style transfer: it takes the contrast of each image out |
 # | **group** norm | $C/G$ channels, $H, W$ | $CHW/G$ | $(N, G)$ | detection and segmentation, with one or two large images a batch |
 #
-# Group normalisation with $G = 1$ has the statistics of layer norm, with $G = C$ those of instance norm. None
-# of the last three looks beyond its own image, so they need no running statistics, and do the same
-# in training and in use. ($\gamma$ and $\beta$ belong to channels, $(C)$; only layer norm has one for
-# each normalised element.)
+# Group normalisation with $G = 1$ has the statistics of layer norm, with $G = C$ those of instance
+# norm. None of the last three looks beyond its own image, so they need no running statistics, and
+# do the same in training and in use. ($\gamma$ and $\beta$ belong to channels, $(C)$; only layer
+# norm has one for each normalised element.)
 
 # %%
 N, C, P = 4, 6, 5  # images, channels, and pixels in one axis
@@ -371,9 +377,9 @@ def max_pool2d_loops(x, dy, kernel, stride):
 
 
 # %% [markdown]
-# As arrays, in primitive form. All windows are a view (lesson 05). `argmax` finds the first of the greatest,
-# numbered row by row. `np.add.at` adds at places that may occur more than once; `dx[...] += dy`
-# would keep the last one only.
+# As arrays, in primitive form. All windows are a view (lesson 05). `argmax` finds the first of the
+# greatest, numbered row by row. `np.add.at` adds at places that may occur more than once; `dx[...]
+# += dy` would keep the last one only.
 
 
 # %%
@@ -432,6 +438,12 @@ for kernel, stride in (2, 2), (3, 2), (3, 1):
     library = F.avg_pool2d(x_tensor, kernel, stride)
     library.backward(dy)
     assert np.allclose(y, library.data) and np.allclose(vjp_x(dy), x_tensor.grad.data)
+x_tensor = mt.tensor(x, requires_grad=True)
+everywhere = F.adaptive_avg_pool2d(x_tensor, 1)  # one window: global average pooling
+dy = rng.normal(size=(2, 3, 1, 1))
+everywhere.backward(dy)
+assert np.allclose(everywhere.data[..., 0, 0], x.mean(axis=(2, 3)))
+assert np.allclose(x_tensor.grad.data, np.broadcast_to(dy / (7 * 6), x.shape))
 print("loops, arrays and library agree, forward and backward")
 
 # %% [markdown]
@@ -440,12 +452,12 @@ print("loops, arrays and library agree, forward and backward")
 
 # %%
 x = np.array(
-    [[1.0, 2, 0, 1, 3], [0, 4, 1, 0, 2], [2, 1, 9, 3, 0], [5, 0, 2, 1, 4], [1, 3, 0, 2, 6]]
+    [[1.0, 2, 0, 1, 3], [0, 4, 1, 0, 2], [2, 1, 8, 3, 0], [5, 0, 2, 1, 4], [1, 3, 0, 2, 9]]
 )[None, None]
 ones = np.ones((1, 1, 2, 2))
 to_winners = max_pool2d(x, kernel=3, stride=2)[1](ones)[0, 0]
 to_all = avg_pool2d(x, kernel=3, stride=2)[1](ones)[0, 0]
-assert to_winners[2, 2] == 4 and to_winners.sum() == 4
+assert to_winners[2, 2] == 3 and to_winners[4, 4] == 1 and to_winners.sum() == 4
 assert np.isclose(to_all[2, 2], 4 / 9) and np.isclose(to_all.sum(), 4)
 
 figure, axes = viz.panels(1, 3, height=2.6)
@@ -455,9 +467,10 @@ draw(axes[2], to_all, "dx of the average", cmap="Blues", numbers=True)
 figure
 
 # %% [markdown]
-# *Figure 4. The nine in the middle lies in all four windows and wins each, so it gets all four gradients.
-# With the average, every pixel gets a ninth of each window that it lies in. In both cases
-# nothing is lost: the gradients of the pixels add up to 4.*
+# *Figure 4. The eight in the middle lies in all four windows and wins three of them, so three
+# gradients add up there; the fourth goes to the nine in the corner. With the average every pixel
+# gets a ninth of each window that it lies in. In both cases nothing is lost: the gradients of all
+# pixels add up to 4.*
 
 # %% [markdown]
 # ### What stays when the image moves
@@ -491,6 +504,7 @@ for keep in fixed, greatest, average:
 for one, two in zip(change["greatest"][1:], change["average"][1:], strict=True):
     assert one < change["fixed"][0] and two < change["fixed"][0]
 assert change["average"][3] < change["greatest"][3] < 0.7 * change["fixed"][3]
+assert (np.diff(change["fixed"]) > 0).all()
 assert np.isclose(edges.max(), moved.max()) and np.isclose(edges.mean(), moved.mean())
 
 figure, ax = viz.panels(width=5.6, height=2.8)
@@ -501,8 +515,8 @@ ax.legend(frameon=False)
 figure
 
 # %% [markdown]
-# *Figure 5. A move by one pixel, seen through pools of several sizes. The larger the window, the less it
-# matters, least for the mean. A fixed pixel changes as much as ever.*
+# *Figure 5. A move by one pixel, seen through pools of several sizes. The larger the window, the
+# less it matters, least for the mean. A fixed pixel changes more and more.*
 #
 # At the extreme, a global pool does not see a move at all, as long as nothing leaves the image. But
 # pooling is not blind to small moves, either: with windows of 2 x 2 most of the change remains.
@@ -584,8 +598,8 @@ for ours, tensor in zip((dx, vjp_gamma(dy), vjp_beta(dy)), tensors, strict=True)
 print("the library agrees:    ", np.allclose(y, library.data))
 
 # %% [markdown]
-# And the geometry, as numbers: in each channel the gradient is at right angles to ones and to $\hat x$.
-# As `dy` comes in, it is neither.
+# And the geometry, as numbers: in each channel the gradient is at right angles to ones and to $\hat
+# x$. As `dy` comes in, it is neither.
 
 # %%
 xhat, _ = standardise(x)
@@ -630,8 +644,8 @@ for name, (ours, library) in pairs.items():
 # %% [markdown]
 # ### Weights without a size
 #
-# A convolution with batch normalisation behind it, its kernels multiplied by $k$. We look at the loss, the
-# size of the gradient, and the angle between gradient and weights.
+# A convolution with batch normalisation behind it, its kernels multiplied by $k$. We look at the
+# loss, the size of the gradient, and the angle between gradient and weights.
 
 # %%
 u, target = mt.tensor(images[:32]), rng.normal(size=(32, 4, 6, 6))
@@ -661,8 +675,8 @@ for k in 1, 10, 100:
 # ### Running statistics
 #
 # Batches of 32 digits pass through one convolution and a batch normalisation in training. We follow
-# the running mean of a channel, with two momentums, and how far the output in `eval()` is from that in
-# `train()`.
+# the running mean of a channel, with two momentums, and how far the output in `eval()` is from that
+# in `train()`.
 
 # %%
 mt.manual_seed(1)
@@ -700,12 +714,19 @@ figure
 
 # %% [markdown]
 # *Figure 6. Left: the means of single batches scatter about the mean of all images; the running
-# average begins at 0 and settles, later with the smaller momentum. Right: as long as it has not settled, the
-# layer in `eval()` is another function than the one that is being trained. A rest of difference
-# remains, because each batch is a little different from the whole.*
+# average begins at 0 and settles, later with the smaller momentum. Right: as long as it has not
+# settled, the layer in `eval()` is another function than the one that is being trained. A rest of
+# difference remains, because each batch is a little different from the whole.*
 #
-# After 44 batches with $\alpha = 0.1$ the start has a weight of $0.9^{44}$, about one in a hundred. A network that
-# is evaluated after a handful of batches is judged by statistics that are still half 0 and 1.
+# After 44 batches with $\alpha = 0.1$ the start has a weight of $0.9^{44}$, about one in a hundred.
+# A network that is evaluated after a handful of batches is judged by statistics that are still half
+# 0 and 1.
+
+# %%
+try:
+    nn.BatchNorm1d(3)(mt.ones(1, 3))
+except ValueError as error:
+    print(error)
 
 # %% [markdown]
 # ### Folding
@@ -750,11 +771,12 @@ assert report.ok
 viz.draw_gradcheck(report)
 
 # %% [markdown]
-# *Figure 7. The rules of batch normalisation and what is measured agree: the error is dark throughout.*
+# *Figure 7. The rules of batch normalisation and what is measured agree: the error is dark
+# throughout.*
 #
-# Now the mistake that everyone makes once: mean and variance are taken for constants, as if they did
-# not depend on $x$. Only the direct path is left, $dx = \tfrac{\gamma}{\sigma}\, dy$. Two milder cases
-# forget one path each.
+# Now the mistake that everyone makes once: mean and variance are taken for constants, as if they
+# did not depend on $x$. Only the direct path is left, $dx = \tfrac{\gamma}{\sigma}\, dy$. Two
+# milder cases forget one path each.
 
 
 # %%
@@ -795,27 +817,30 @@ assert [bool(report.inputs[0].diagnosis) for report in wrong.values()] == [False
 viz.draw_gradcheck(wrong["both_forgotten"])
 
 # %% [markdown]
-# *Figure 8. Only the direct path: the gradient of $x$ is wrong nearly everywhere, those of $\gamma$ and
-# $\beta$ are right.*
+# *Figure 8. Only the direct path: the gradient of $x$ is wrong nearly everywhere, those of $\gamma$
+# and $\beta$ are right.*
 #
 # Of the three, the diagnosis names one: where the path through the mean is missing, the error is the
 # same at all places of a channel. In the other two it varies from pixel to pixel and fits none of
 # the patterns that it knows. But *we* know what to look for: what is missing is a constant, or a
-# multiple of $\hat x$, or both. So draw the error of each element against its $\hat x$.
+# multiple of $\hat x$, or both. So draw the error of each element against its $\hat x$, for a random
+# `dy` with a mean that is well away from 0.
 
 # %%
 xhat, _ = standardise(x)
+dy = 1 + rng.normal(size=x.shape)
+right = batch_norm(x, gamma, beta)[1][0](dy)
 figure, axes = viz.panels(1, 3, height=2.8)
-for ax, (name, report) in zip(axes, wrong.items(), strict=True):
-    error = report.inputs[0].analytic - report.inputs[0].numeric
+for ax, rule in zip(axes, (both_forgotten, mean_forgotten, variance_forgotten), strict=True):
+    error = with_rule_of_x(rule)(x, gamma, beta)[1][0](dy) - right
     for c, colour in enumerate(viz.COLOURS[:3]):
         slope, height = np.polyfit(xhat[:, c].ravel(), error[:, c].ravel(), 1)
         ax.plot(xhat[:, c].ravel(), error[:, c].ravel(), ".", color=colour, markersize=9)
         ax.plot([-2, 2], [height - 2 * slope, height + 2 * slope], color=colour, linewidth=1)
-        assert np.allclose(error[:, c], height + slope * xhat[:, c], atol=1e-6)
-        assert (abs(slope) > 1e-3) == (name != "mean_forgotten")
-        assert (abs(height) > 1e-3) == (name != "variance_forgotten")
-    ax.set(title=name.replace("_", " "), xlabel=r"$\hat x$", xlim=(-2.2, 2.2))
+        assert np.allclose(error[:, c], height + slope * xhat[:, c])
+        assert (abs(slope) > 0.01) == (rule != mean_forgotten)
+        assert (abs(height) > 0.01) == (rule != variance_forgotten)
+    ax.set(title=rule.__name__.replace("_", " "), xlabel=r"$\hat x$", xlim=(-2.2, 2.2))
 axes[0].set_ylabel("error of dx")
 figure
 
@@ -832,9 +857,9 @@ figure
 #
 # ### Learning rates
 #
-# What does batch normalisation bring? A network of six convolutions with 8 channels (16 in the last)
-# and a linear layer is to read digits, after two epochs of plain SGD. Three arms, five learning rates,
-# three seeds each:
+# What does batch normalisation bring? A network of six convolutions with 8 channels (16 in the
+# last) and a linear layer is to read digits, after two epochs of plain SGD. Three arms, five
+# learning rates, three seeds each:
 #
 # - **plain**: convolution and ReLU, with the initial weights of `nn.Conv2d` (PyTorch's);
 # - **plain, He**: the same with He's initial weights, which keep the size of the signal through ReLUs
@@ -899,14 +924,15 @@ for (name, runs), colour in zip(by_rate.items(), viz.COLOURS, strict=False):
     ax.semilogx(np.repeat(RATES, len(SEEDS)), runs.ravel(), ".", color=colour)
 ax.set(xlabel="learning rate", ylabel="accuracy, %", ylim=(0, 100))
 ax.set_xticks(RATES, labels=RATES)
+ax.minorticks_off()
 ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 figure
 
 # %% [markdown]
 # *Figure 10. A dot is one seed, a line the mean of three. Ten percent are what guessing gives.*
 #
-# - Without normalisation, and with PyTorch's initial weights, this network learns **nothing** in so short
-#   a time, at any of the learning rates: its signal fades from layer to layer.
+# - Without normalisation, and with PyTorch's initial weights, this network learns **nothing** in so
+#   short a time, at any of the learning rates: its signal fades from layer to layer.
 # - He's weights mend much of that, at learning rates of 0.1 and 0.3. A good deal of what batch
 #   normalisation does here can be had from the initialisation.
 # - With batch normalisation, at each of the five learning rates every seed is better than any of the
@@ -915,12 +941,24 @@ figure
 # %% [markdown]
 # ### Small batches
 #
-# Batch normalisation estimates a mean and a variance from $m$ values. What if they are few? The extreme
-# is a network without pixels, where $m = N$. With $N = 2$ the two values of a channel become
-# $1$ and $-1$, whatever they were. And a gradient of two numbers has two directions,
-# $\mathbf 1$ and $\hat x$, which are both taken out: **it is zero**, but for $\varepsilon$. No layer in front
-# of such a normalisation can learn.
-#
+# Batch normalisation estimates a mean and a variance from $m$ values, and takes two directions out
+# of a gradient that has $m$. Of the squared length of a random $dy$ the share $(m - 2)/m$ is left.
+# That is nearly all of it if $m$ is large, but half of it for $m = 4$. And for $m = 2$, as with two
+# images without pixels, it is **nothing**: the two values of a channel become $1$ and $-1$,
+# whatever they were, and no gradient goes back. (But for $\varepsilon$: where the two images agree
+# nearly, so that $v$ is as small as $\varepsilon$, a remainder passes, multiplied by an $r$ of
+# several hundred. That is noise rather than guidance.)
+
+# %%
+for m in 2, 4, 8, 32:
+    values, dy = rng.normal(size=(m, 4000, 1, 1)), rng.normal(size=(m, 4000, 1, 1))
+    xhat, r = standardise(values, eps=0.0)
+    dx = batch_norm(values, np.ones(4000), np.zeros(4000), eps=0.0)[1][0](dy)
+    share = ((dx / r) ** 2).sum() / (dy**2).sum()
+    print(f"m = {m:2}: {100 * share:3.0f} % left")
+    assert abs(share - (m - 2) / m) < 0.01
+
+# %% [markdown]
 # We train a network of two hidden layers for 300 steps with batches of 2, 4, 8 and 32, with batch
 # and with layer normalisation. Then the convolutional network with batches of 2, where $m$ is 32 (two
 # images of 4 x 4 pixels; 8 in the last layer), with batch normalisation and with group
@@ -967,12 +1005,8 @@ in_twos = {
 }
 
 # %%
-print("hidden layers, N =    " + "".join(f"{N:5}" for N in BATCHES))
-for name, runs in by_batch.items():
-    print(f"{name:22}" + "".join(f"{value:5.0f}" for value in runs.mean(axis=1)))
-
 by_channel, by_image = by_batch.values()
-assert (by_channel[0] < 60).all() and (by_image[0] > 75).all()
+assert (by_channel[0] < 70).all() and (by_image[0] > 75).all()
 assert (by_channel[2] > by_image[2]).all()
 assert min(in_twos["batch norm"]) > 65
 assert np.sign(np.subtract(*in_twos.values())).tolist() == [-1, -1, 1]  # the seeds disagree
@@ -990,21 +1024,24 @@ axes[1].set(title="convolutions, batches of 2", xlim=(0, 100), xlabel="accuracy,
 figure
 
 # %% [markdown]
-# *Figure 11. Left, where $m = N$: with two images in a batch, layer normalisation is far ahead on each
-# seed, as only what lies behind the last batch normalisation learns anything. With eight, batch
-# normalisation is ahead on each seed. Right, two images **with pixels**: no such collapse, and the seeds
-# disagree about which is better.*
+# *Figure 11. Left, where $m = N$: with two images in a batch, layer normalisation is far ahead on
+# each seed. With eight, batch normalisation is ahead on each. Right, two images **with pixels**: no
+# such collapse, and the seeds disagree about which is better.*
 #
-# So what counts is $m$, not the batch size. That group normalisation wins with small batches was shown on
-# much deeper networks, trained for much longer. Our digits do not show it.
+# (The three dots at the lower left may lie a little differently on your computer. What passes there
+# is the remainder that $\varepsilon$ leaves, and it is so large at times that the rounding of the
+# processor decides where the training goes.)
+#
+# So what counts is $m$, not the batch size. That group normalisation wins with small batches was
+# shown on much deeper networks, trained for much longer. Our digits do not show it.
 
 # %% [markdown]
 # ### Forgetting `train()` and `eval()`
 #
-# Three networks with batch normalisation, well trained (one for each seed), read the unseen digits: in
-# `eval()`, and in `train()`, where `eval()` was forgotten. Batches may be of 50 mixed digits; or of 10,
-# sorted by class; or each digit may come alone. The last arm was *trained* in `eval()`, where `train()` was
-# forgotten.
+# Three networks with batch normalisation, well trained (one for each seed), read the unseen digits:
+# in `eval()`, and in `train()`, where `eval()` was forgotten. Batches may be of 50 mixed digits; or
+# of 10, sorted by class; or each digit may come alone. The last arm was *trained* in `eval()`,
+# where `train()` was forgotten.
 
 
 # %%
@@ -1056,11 +1093,12 @@ assert (worse[0] > 10).all() and (worse[1] > 3).all() and max(uses["trained in e
 viz.plot_arms(uses, label="accuracy on unseen digits, %")
 
 # %% [markdown]
-# *Figure 12. Forgetting `eval()` does no visible harm as long as the batches are large and mixed, which is
-# why the mistake lives long. Sorted by class, the digits of a batch are measured against one another: what
-# they have in common is taken out with the mean, and that is part of what they are recognised by. Alone,
-# each is measured against its own few pixels, and this costs something on each seed, too. Trained in `eval()`, the statistics
-# stay 0 and 1, nothing is normalised, and the network learns as little as the plain one of figure 10.*
+# *Figure 12. Forgetting `eval()` does no visible harm as long as the batches are large and mixed,
+# which is why the mistake lives long. Sorted by class, the digits of a batch are measured against
+# one another: what they have in common is taken out with the mean, and that is part of what they
+# are recognised by. Alone, each is measured against its own few pixels, and this costs something on
+# each seed, too. Trained in `eval()`, the statistics stay 0 and 1, nothing is normalised, and the
+# network learns as little as the plain one of figure 10.*
 #
 # A forgotten `eval()` does more: every batch that passes moves the running statistics, so the
 # test images leave their traces in the model.
@@ -1068,9 +1106,11 @@ viz.plot_arms(uses, label="accuracy on unseen digits, %")
 # %% [markdown]
 # ### Maximum or average?
 #
-# Two convolutions, each followed by something that halves the image: the maximum of 2 x 2, the mean of
-# 2 x 2, or no pooling at all but a stride of 2 in the convolution. They have the same weights and budget, and are
-# tested on unseen digits in their place and moved by one pixel.
+# Two convolutions, each followed by something that halves the image: the maximum of 2 x 2, the mean
+# of 2 x 2, or no pooling at all but a stride of 2 in the convolution. They have the same number of
+# weights and of epochs. (Not of multiplications: in front of a pool the convolution is computed at
+# all pixels, four times as many.) They are tested on unseen digits in their place and moved by one
+# pixel.
 
 
 # %%
@@ -1105,17 +1145,17 @@ for ax, column, title in zip(axes, (0, 1), ("in place", "moved by one pixel"), s
     ax.set(title=title, xlim=(0, 100), xlabel="accuracy, %")
 largest, mean, stride = halved.values()
 assert (largest[:, 0] > mean[:, 0] + 5).all() and (stride[:, 0] > mean[:, 0] + 5).all()
-assert abs(largest[:, 0].mean() - stride[:, 0].mean()) < 2
+assert abs(largest[:, 0].mean() - stride[:, 0].mean()) < 3
 assert (largest[:, 1] > stride[:, 1] + 3).all() and (largest[:, 1] < 65).all()
 figure
 
 # %% [markdown]
-# *Figure 13. In place, maximum and stride are about equal, and the mean is behind on each seed: after so
-# few epochs, at least, it has learned less. Moved by a pixel, the maximum is ahead of the stride on each
-# seed. But all three break down.*
+# *Figure 13. In place, maximum and stride are close together, and the mean is behind on each seed:
+# after so few epochs, at least, it has learned less. Moved by a pixel, the maximum is ahead of the
+# stride on each seed. But all three break down.*
 #
-# All of them end in a linear layer that reads the image place by place. As in lesson 05, what makes a network
-# robust against moves is a *global* pool at its end; small ones on the way only help.
+# All of them end in a linear layer that reads the image place by place. As in lesson 05, what makes
+# a network robust against moves is a *global* pool at its end; small ones on the way only help.
 
 # %% [markdown]
 # ## Paper and code
@@ -1133,8 +1173,8 @@ figure
 # %% [markdown]
 # ## Predict before you run
 #
-# **1.** The kernels in front of a batch normalisation may be multiplied by any $k > 0$. What if all of them are
-# multiplied by $-1$?
+# **1.** The kernels in front of a batch normalisation may be multiplied by any $k > 0$. What if all
+# of them are multiplied by $-1$?
 
 # %%
 x, w = rng.normal(size=(4, 2, 5, 5)), rng.normal(size=(3, 2, 3, 3))
@@ -1149,8 +1189,8 @@ print("the same:", np.allclose(y, turned), " negated:", np.allclose(y, -turned))
 #
 # </details>
 #
-# **2.** Let the loss be the sum of all outputs of a batch normalisation. Which gradients do $x$ and $\gamma$
-# get?
+# **2.** Let the loss be the sum of all outputs of a batch normalisation. Which gradients do $x$ and
+# $\gamma$ get?
 
 # %%
 _, (vjp_x, vjp_gamma, vjp_beta) = batch_norm(x, np.ones(2), np.zeros(2))
@@ -1162,14 +1202,14 @@ print("beta:      ", vjp_beta(ones))
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Zero, both. $dy$ is all ones, and that direction is taken out; and $d\gamma = \sum_i \hat x_i = 0$. The sum of
-# the outputs is $m\beta$ for each channel, whatever $x$ is. A gradient check with ones in place of a
-# random `dy` would let a rule of zeros pass: the warning of lesson 03.
+# Zero, both. $dy$ is all ones, and that direction is taken out; and $d\gamma = \sum_i \hat x_i =
+# 0$. The sum of the outputs is $m\beta$ for each channel, whatever $x$ is. A gradient check with
+# ones in place of a random `dy` would let a rule of zeros pass: the warning of lesson 03.
 #
 # </details>
 #
-# **3.** All pixels of an image are equal, as in a clear sky. Where does maximum pooling of 2 x 2 send its
-# gradient, and what does the gradient check say to that?
+# **3.** All pixels of an image are equal, as in a clear sky. Where does maximum pooling of 2 x 2
+# send its gradient, and what does the gradient check say to that?
 
 # %%
 sky = np.ones((1, 1, 4, 4))
@@ -1180,9 +1220,10 @@ print(mt.check_vjp(max_pool2d, sky, kernel=2, stride=2, raise_on_failure=False))
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# To the upper left pixel of each window, the first of four equal ones. At a tie there is no derivative, and
-# so nothing to compare with: the check leaves these elements out, and says that it has checked
-# nothing. It can neither confirm nor contradict the choice; that takes a test of its own.
+# To the upper left pixel of each window, the first of four equal ones. At a tie there is no
+# derivative, and so nothing to compare with: the check leaves these elements out, and says that it
+# has checked nothing. It can neither confirm nor contradict the choice; that takes a test of its
+# own.
 #
 # </details>
 
@@ -1202,30 +1243,31 @@ print(mt.check_vjp(max_pool2d, sky, kernel=2, stride=2, raise_on_failure=False))
 # %% [markdown]
 # ## What to remember
 #
-# - The maximum sends its gradient to the winner, the average shares it out. Where windows overlap, add.
+# - The maximum sends its gradient to the winner, the average shares it out. Where windows overlap,
+#   add.
 # - $dx = \tfrac{\gamma}{\sigma} (dy - \overline{dy} - \hat x\, \overline{dy\, \hat x})$: shifting and
 #   stretching $x$ change nothing, so what points along $\mathbf 1$ and along $\hat x$ is taken out.
-# - Batch, layer, instance and group normalisation are one formula. They differ in which values share a
-#   mean.
-# - In `train()` the batch's own statistics, in `eval()` the running ones, as constants. Forgetting either
-#   can go unnoticed for long.
+# - Batch, layer, instance and group normalisation are one formula. They differ in which values
+#   share a mean.
+# - In `train()` the batch's own statistics, in `eval()` the running ones, as constants. Forgetting
+#   either can go unnoticed for long.
 # - It makes a network forgiving about initial weights and learning rates. It needs enough values for
 #   each mean.
 
 # %% [markdown]
 # ## Sources
 #
-# - S. Ioffe, C. Szegedy, *Batch Normalization: Accelerating Deep Network Training by Reducing Internal
-#   Covariate Shift*, ICML 2015, algorithms 1 and 2.
+# - S. Ioffe, C. Szegedy, *Batch Normalization: Accelerating Deep Network Training by Reducing
+#   Internal Covariate Shift*, ICML 2015, algorithms 1 and 2.
 # - S. Santurkar, D. Tsipras, A. Ilyas, A. Madry, *How Does Batch Normalization Help Optimization?*,
 #   NeurIPS 2018.
 # - J. L. Ba, J. R. Kiros, G. E. Hinton, *Layer Normalization*, arXiv:1607.06450, 2016.
 # - D. Ulyanov, A. Vedaldi, V. Lempitsky, *Instance Normalization: The Missing Ingredient for Fast
 #   Stylization*, arXiv:1607.08022, 2016.
 # - Y. Wu, K. He, *Group Normalization*, ECCV 2018.
-# - T. van Laarhoven, *L2 Regularization versus Batch and Weight Normalization*, arXiv:1706.05350, 2017:
-#   weights whose size is of no account.
-# - D. Scherer, A. Müller, S. Behnke, *Evaluation of Pooling Operations in Convolutional Architectures for
-#   Object Recognition*, ICANN 2010.
+# - T. van Laarhoven, *L2 Regularization versus Batch and Weight Normalization*, arXiv:1706.05350,
+#   2017: weights whose size is of no account.
+# - D. Scherer, A. Müller, S. Behnke, *Evaluation of Pooling Operations in Convolutional
+#   Architectures for Object Recognition*, ICANN 2010.
 # - PyTorch's documentation: `torch.nn.BatchNorm2d`, `torch.nn.MaxPool2d`, `torch.nn.AvgPool2d`.
 # - The photo is scikit-learn's `flower.jpg`, released under CC BY 2.0 (flickr.com/photos/vultilion).

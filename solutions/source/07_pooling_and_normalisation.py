@@ -2,9 +2,9 @@
 # # Exercises 07: pooling and normalisation
 #
 # Two pools with their rules, then batch normalisation from its forward to the convolution that it
-# vanishes into. The letters are those of
-# [lesson 07](../notebooks/07_pooling_and_normalisation.ipynb): images `x` (N, C, H, W), output `y` and
-# its gradient `dy`, scale `gamma` (C,) and shift `beta` (C,).
+# vanishes into. The letters are those of [lesson
+# 07](../notebooks/07_pooling_and_normalisation.ipynb): images `x` (N, C, H, W), output `y` and its
+# gradient `dy`, scale `gamma` (C,) and shift `beta` (C,).
 #
 # Run a cell, then its check. `hint("07.max_pool2d")` gives one hint at a time, and after a try
 # `solution("07.max_pool2d")` shows a way to do it.
@@ -17,9 +17,9 @@ from minitorch_attn.course import check
 # %% [markdown]
 # ## 1. The greatest of each window
 #
-# Windows of `size` x `size` tile the image; what does not fill a whole window at the bottom and on the right is
-# left out. The rule gives `dy` to the winner of each window, all other pixels get 0. Where several are
-# equal, the first wins, row by row (as `argmax` has it).
+# Windows of `size` x `size` tile the image; what does not fill a whole window at the bottom and on
+# the right is left out. The rule gives `dy` to the winner of each window, all other pixels get 0.
+# Where several are equal, the first wins, row by row (as `argmax` has it).
 #
 # With `size=2`, the image `[[1, 7, 4, 4], [2, 0, 3, 4]]` becomes `[[7, 4]]`, and `dy = [[10, 20]]`
 # goes to `[[0, 10, 20, 0], [0, 0, 0, 0]]`.
@@ -57,9 +57,9 @@ check("07.max_pool2d", max_pool2d)
 # $$y_{ncpq} = \frac{1}{R^2} \sum_{r,s} x_{n,\,c,\,pa+r,\,qa+s} \qquad
 # dx_{n,\,c,\,pa+r,\,qa+s} \mathrel{+}= \frac{1}{R^2}\, dy_{ncpq} \quad \text{for all } p, q, r, s$$
 #
-# with $R$ = `size` and $a$ = `stride`. The forward is given; fill in the rule. With `size=2`, `stride=1`, an
-# image of 2 x 3 has two windows, which share its middle column: `dy = [[4, 8]]` goes to
-# `[[1, 3, 2], [1, 3, 2]]`.
+# with $R$ = `size` and $a$ = `stride`. The forward is given; fill in the rule. With `size=2`,
+# `stride=1`, an image of 2 x 3 has two windows, which share its middle column: `dy = [[4, 8]]` goes
+# to `[[1, 3, 2], [1, 3, 2]]`.
 
 
 # %% exercise="avg_pool2d"
@@ -95,8 +95,8 @@ check("07.avg_pool2d", avg_pool2d)
 # $$\mu = \frac1m \sum_i x_i \qquad v = \frac1m \sum_i (x_i - \mu)^2 \qquad
 # y_i = \gamma\, \frac{x_i - \mu}{\sqrt{v + \varepsilon}} + \beta$$
 #
-# Two images of one channel and one pixel, 1 and 5, have $\mu = 3$ and $v = 4$. With `eps=0`, `gamma = [10]`
-# and `beta = [1]` they become -9 and 11.
+# Two images of one channel and one pixel, 1 and 5, have $\mu = 3$ and $v = 4$. With `eps=0`, `gamma
+# = [10]` and `beta = [1]` they become -9 and 11.
 
 
 # %% exercise="batch_norm"
@@ -120,8 +120,8 @@ check("07.batch_norm", batch_norm)
 # dx_i = \frac{\gamma}{\sqrt{v + \varepsilon}} \left( dy_i - \overline{dy} -
 # \hat x_i\; \overline{dy\, \hat x} \right)$$
 #
-# The bars are means over the $m$ values of the channel. The forward is given, with `xhat` (N, C, H, W) and
-# `r` (1, C, 1, 1), which is $1/\sqrt{v + \varepsilon}$.
+# The bars are means over the $m$ values of the channel. The forward is given, with `xhat` (N, C, H,
+# W) and `r` (1, C, 1, 1), which is $1/\sqrt{v + \varepsilon}$.
 
 
 # %% exercise="batch_norm_rules"
@@ -154,17 +154,18 @@ check("07.batch_norm_rules", batch_norm_rules)
 # %% [markdown]
 # ## 5. Running statistics
 #
-# A step of the layer as a function: it takes the running statistics, and returns the output and the statistics
-# after it.
+# A step of the layer as a function: it takes the running statistics, and returns the output and the
+# statistics after it.
 #
-# - `training=True`: normalise by the mean and the *biased* variance of the batch, and move the running
-#   statistics with momentum $\alpha$ towards the mean and the *unbiased* variance $\tfrac{m}{m-1} v$:
+# - `training=True`: normalise by the mean and the *biased* variance of the batch, and move the
+#   running statistics with momentum $\alpha$ towards the mean and the *unbiased* variance
+#   $\tfrac{m}{m-1} v$:
 #   $$\mu_{\text{run}} \leftarrow (1 - \alpha)\, \mu_{\text{run}} + \alpha\, \mu \qquad
 #   v_{\text{run}} \leftarrow (1 - \alpha)\, v_{\text{run}} + \alpha\, \tfrac{m}{m-1}\, v$$
 # - `training=False`: normalise by the running statistics, and return them as they are.
 #
-# Two images of one pixel, 1 and 5, have $\mu = 3$, $v = 4$ and the unbiased variance 8. From a running mean of 0
-# and variance of 1, with a momentum of 0.1, they lead to 0.3 and 1.7.
+# Two images of one pixel, 1 and 5, have $\mu = 3$, $v = 4$ and the unbiased variance 8. From a
+# running mean of 0 and variance of 1, with a momentum of 0.1, they lead to 0.3 and 1.7.
 
 
 # %% exercise="running_statistics"
@@ -188,13 +189,13 @@ check("07.running_statistics", running_statistics)
 # %% [markdown]
 # ## 6. Group normalisation
 #
-# The channels of each image are cut into `groups` groups of channels that follow one another. Each group of
-# each image gets mean 0 and variance 1 (biased, and with `eps` under the root), over its channels and
-# pixels. With one group this is layer normalisation of an image, with C groups it is instance
-# normalisation.
+# The channels of each image are cut into `groups` groups of channels that follow one another. Each
+# group of each image gets mean 0 and variance 1 (biased, and with `eps` under the root), over its
+# channels and pixels. With one group this is layer normalisation of an image, with C groups it is
+# instance normalisation.
 #
-# One image with four channels of one pixel, `1, 5, 7, 7`, and two groups becomes `-1, 1, 0, 0` with a tiny
-# `eps`.
+# One image with four channels of one pixel, `1, 5, 7, 7`, and two groups becomes `-1, 1, 0, 0` with
+# a tiny `eps`.
 
 
 # %% exercise="group_norm"
@@ -213,14 +214,14 @@ check("07.group_norm", group_norm)
 # %% [markdown]
 # ## 7. One convolution for two layers
 #
-# In use, batch normalisation behind a convolution is a scale and a shift by constants. Return the weights and the
-# bias of the one convolution that does both:
+# In use, batch normalisation behind a convolution is a scale and a shift by constants. Return the
+# weights and the bias of the one convolution that does both:
 #
 # $$\gamma\, \frac{(w * x + b) - \mu}{\sqrt{v + \varepsilon}} + \beta \;=\; w' * x + b'
 # \qquad \text{for each output channel}$$
 #
-# For a kernel of one weight 3 with bias 1, a mean of 5, a variance of 4, `gamma = [10]`, `beta = [7]` and
-# `eps=0`, they are 15 and -13.
+# For a kernel of one weight 3 with bias 1, a mean of 5, a variance of 4, `gamma = [10]`, `beta =
+# [7]` and `eps=0`, they are 15 and -13.
 
 
 # %% exercise="fold_batch_norm"
