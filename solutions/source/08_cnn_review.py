@@ -71,7 +71,7 @@ check("08.channel_shuffle", channel_shuffle)
 #
 # Where a ResNet halves the positions and doubles the channels, its simplest shortcut ("option A") takes
 # every second position, beginning with the first, and puts channels of zeros *behind* those there are,
-# until there are `channels`. In primitive form.
+# until there are `channels`. In primitive form: `return y, vjp_x`.
 #
 # For example, a channel `[[1, 2], [3, 4]]` becomes `[[1]]`, and with `channels=2` a second one, `[[0]]`,
 # follows.
@@ -104,7 +104,8 @@ check("08.shortcut", shortcut)
 # ... most of whose weights are zero. Given the weights (O, C/G, R, S) of a convolution with $G$ groups,
 # return the weights (O, C, R, S) of the ordinary convolution that computes the same.
 #
-# The first O/G kernels belong to the first group; it reads the first C/G channels.
+# The first O/G kernels belong to the first group; it reads the first C/G channels. For example, two
+# groups of one channel and one kernel each, `[[[[1]]], [[[2]]]]`, become `[[[[1]], [[0]]], [[[0]], [[2]]]]`.
 
 
 # %% exercise="full_kernel"
@@ -131,7 +132,8 @@ check("08.full_kernel", full_kernel)
 #
 # $$r_{nkhw} = \max\Big(\sum_c w_{kc}\, x_{nchw},\, 0\Big), \qquad y = [\,x, r\,]$$
 #
-# In primitive form, with the rules of `x` and of `w`: `return y, (vjp_x, vjp_w)`. `x` is read by two.
+# In primitive form, with the rules of `x` and of `w`: `return y, (vjp_x, vjp_w)`. Mind that `x` is read
+# twice. For example, one position with channels 1 and 2, and `w = [[1, 1], [1, -1]]`, gives 1, 2, 3, 0.
 
 
 # %% exercise="dense_layer"

@@ -202,6 +202,13 @@ def zeros_in_front(x, channels):
     return _shortcut(x, channels, before=channels - x.shape[1])
 
 
+@shortcut.mutant(
+    "Half of the zeros stand in front of the channels in your answer; all belong behind them."
+)
+def zeros_on_both_sides(x, channels):
+    return _shortcut(x, channels, before=(channels - x.shape[1]) // 2)
+
+
 @shortcut.mutant("You took every second position from the second one on; begin with the first.")
 def from_the_second(x, channels):
     N, C, H, W = x.shape
@@ -335,6 +342,18 @@ def channels_take_turns(w, groups):
     full = np.zeros((O, groups * D, R, S))
     for o in range(O):
         full[o, o * groups // O :: groups] = w[o]
+    return full
+
+
+@full_kernel.mutant(
+    "A group reads C / G channels and has O / G kernels; you took C / G kernels for each group."
+)
+def as_many_kernels_as_channels(w, groups):
+    O, D, R, S = w.shape
+    full = np.zeros((O, groups * D, R, S))
+    for o in range(min(O, groups * D)):
+        g = o // D
+        full[o, g * D : (g + 1) * D] = w[o]
     return full
 
 
@@ -535,6 +554,44 @@ class biases_left_in(PreActivationBlockReference):
         super().__init__(in_channels, out_channels, stride)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+
+
+@PreActivationBlock.mutant(
+    "The ReLU stands in front of the batch normalisation: a = relu(BN(x)), and so in the branch."
+)
+class relu_first(PreActivationBlockReference):
+    def forward(self, x):
+        a = self.bn1(F.relu(x))
+        s = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(a)
+        return s + self.branch(a)
+
+    def branch(self, a):
+        return self.conv2(self.bn2(F.relu(self.conv1(a))))
+
+
+@PreActivationBlock.mutant("The stride is in the second convolution; the first one has it.")
+class stride_in_the_second(PreActivationBlockReference):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__(in_channels, out_channels, stride)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride, padding=1, bias=False)
+
+
+@PreActivationBlock.mutant(
+    "The shortcut is a convolution only where the channels change; a stride changes the shape, too."
+)
+class stride_forgotten_in_the_shortcut(PreActivationBlockReference):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__(in_channels, out_channels, stride)
+        if in_channels == out_channels:
+            self.shortcut = nn.Identity()
+
+
+@PreActivationBlock.mutant("The shortcut is a convolution in every block; keep x where it fits.")
+class convolution_in_every_shortcut(PreActivationBlockReference):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__(in_channels, out_channels, stride)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
 
 @PreActivationBlock.mutant(
