@@ -1,6 +1,7 @@
 """Whole networks."""
 
 from .alexnet import AlexNet, alexnet
+from .bam_resnet import BAMResNet, bam_resnet
 from .cifar_resnet import (
     CifarResNet,
     cifar_resnet,
@@ -61,6 +62,7 @@ from .xception import Xception, xception
 
 __all__ = [
     "AlexNet",
+    "BAMResNet",
     "BasicBlock",
     "Bottleneck",
     "CifarResNet",
@@ -84,6 +86,7 @@ __all__ = [
     "Xception",
     "alexnet",
     "auxiliary_cross_entropy",
+    "bam_resnet",
     "cifar_densenet",
     "cifar_resnet",
     "cifar_resnext",
