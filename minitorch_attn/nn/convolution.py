@@ -9,6 +9,7 @@ from typing import Any
 from .. import functional as F
 from ..engine import ShapeError, Tensor, zeros
 from ..engine.tensor import operand
+from ..ops.arguments import integer
 from ..ops.convolution import border_of, padding_option, smallest_output
 from ..ops.windows import Sizes, by, per_axis
 from . import init
@@ -39,8 +40,9 @@ class _Kernels(Module):
         bias: bool,
     ):
         super().__init__()
-        if groups < 1:
-            raise ValueError(f"{self._name}: groups must be at least 1, not {groups}")
+        in_channels = integer(self._name, "in_channels", in_channels, least=0)
+        out_channels = integer(self._name, "out_channels", out_channels, least=0)
+        groups = integer(self._name, "groups", groups, least=1)
         if in_channels % groups or out_channels % groups:
             raise ShapeError(
                 f"{self._name}: groups={groups} must divide in_channels={in_channels} and "

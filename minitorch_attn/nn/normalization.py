@@ -6,6 +6,8 @@ import numpy as np
 
 from .. import functional as F
 from ..engine import ShapeError, Tensor, ones, zeros
+from ..engine.tensor import operand
+from ..ops.arguments import integer, integers
 from .module import Module
 from .parameter import Parameter
 from .representation import settings
@@ -31,6 +33,7 @@ class _ChannelNorm(Module):
         track_running_stats: bool,
     ):
         super().__init__()
+        num_features = integer(type(self).__name__, "num_features", num_features, least=0)
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -79,8 +82,9 @@ class _BatchNorm(_ChannelNorm):
     ):
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Tensor:
         """Normalise each channel of an input; its shape stays."""
+        x = operand(x)
         self._check(x.shape, channels=1)
         return F.batch_norm(
             x,
@@ -175,9 +179,9 @@ class _InstanceNorm(_ChannelNorm):
     ):
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Tensor:
         """Normalise each channel of each example; the shape stays."""
-        batched = max(self.dimensions)
+        x, batched = operand(x), max(self.dimensions)
         self._check(x.shape, channels=1 if x.ndim == batched else 0)
         y = F.instance_norm(
             x if x.ndim == batched else x.unsqueeze(0),
@@ -273,7 +277,9 @@ class GroupNorm(Module):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()
-        if num_groups < 1 or num_channels % num_groups:
+        num_groups = integer("GroupNorm", "num_groups", num_groups, least=1)
+        num_channels = integer("GroupNorm", "num_channels", num_channels, least=0)
+        if num_channels % num_groups:
             raise ValueError(
                 f"GroupNorm: num_groups={num_groups} does not divide num_channels={num_channels}"
             )
@@ -347,8 +353,7 @@ class LayerNorm(Module):
         bias: bool = True,
     ):
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        self.normalized_shape = tuple(shape)
+        self.normalized_shape = integers("LayerNorm", "normalized_shape", normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         self.weight = Parameter(ones(*self.normalized_shape)) if elementwise_affine else None

@@ -41,7 +41,7 @@ class Upsample(Module):
     ):
         super().__init__()
         self.size = size
-        if isinstance(scale_factor, tuple):
+        if isinstance(scale_factor, (tuple, list)):
             self.scale_factor: Factor | None = tuple(map(float, scale_factor))
         else:
             self.scale_factor = None if scale_factor is None else float(scale_factor)

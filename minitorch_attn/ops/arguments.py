@@ -14,11 +14,14 @@ def integer(op: str, name: str, value: Any, least: int | None = None) -> int:
     ValueError
         If it is none, or below `least`.
     """
-    number = _index(value)
-    if number is None or (least is not None and number < least):
-        least_of_all = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{op}: {name} must be an integer{least_of_all}, not {value!r}")
-    return number
+    try:
+        number = operator.index(value)
+        if least is None or number >= least:
+            return number
+    except TypeError:
+        pass
+    bound = "" if least is None else f" of at least {least}"
+    raise ValueError(f"{op}: {name} must be an integer{bound}, not {value!r}")
 
 
 def integers(op: str, name: str, values: Any) -> tuple[int, ...]:
@@ -29,18 +32,13 @@ def integers(op: str, name: str, values: Any) -> tuple[int, ...]:
     ValueError
         If it is neither.
     """
-    if (number := _index(values)) is not None:
-        return (number,)
+    try:
+        return (operator.index(values),)
+    except TypeError:
+        pass
     try:
         return tuple(map(operator.index, values))
     except TypeError:
         raise ValueError(
             f"{op}: {name} must be an integer or a tuple of integers, not {values!r}"
         ) from None
-
-
-def _index(value: Any) -> int | None:
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None

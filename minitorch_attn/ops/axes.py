@@ -7,6 +7,7 @@ from typing import Any
 from ..engine import ShapeError
 from ..engine.backend import Array
 from ..engine.errors import no_such_dim
+from .arguments import integer
 
 
 def axis_of(op: str, dim: int, ndim: int) -> int:
@@ -16,7 +17,10 @@ def axis_of(op: str, dim: int, ndim: int) -> int:
     ------
     IndexError
         If there is no such axis; `op` is named.
+    ValueError
+        If `dim` is no integer.
     """
+    dim = integer(op, "dim", dim)
     if not -ndim <= dim < ndim:
         raise IndexError(f"{op}: {no_such_dim(dim, ndim)}")
     return dim % ndim

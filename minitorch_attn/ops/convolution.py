@@ -15,6 +15,7 @@ from typing import Any
 
 from ..engine import ShapeError, Tensor, primitive
 from ..engine.backend import Array
+from .arguments import integer
 from .convolution_forms import Geometry, choose
 from .windows import (
     Border,
@@ -274,7 +275,7 @@ def _convolve(dims, input, weight, bias, stride, padding, dilation, groups) -> T
         stride=stride,
         padding=padding_option(op, padding, stride),
         dilation=per_axis(op, "dilation", dilation, dims, least=1),
-        groups=groups,
+        groups=integer(op, "groups", groups, least=1),
     )
 
 
@@ -296,7 +297,7 @@ def _spread(dims, input, weight, bias, stride, padding, output_padding, groups, 
         padding=per_axis(op, "padding", padding, dims, least=0),
         output_padding=output_padding,
         dilation=dilation,
-        groups=groups,
+        groups=integer(op, "groups", groups, least=1),
     )
 
 
@@ -370,7 +371,7 @@ def _fit(op, x: Array, weight: Array, stride, padding, dilation, groups: int) ->
     check_images(op, x, len(stride))
     _check_weight(op, "(out channels, in channels / groups, {})", x, weight)
     (N, C, *size), (O, seen, *kernel) = x.shape, weight.shape
-    if groups < 1 or C % groups or O % groups:
+    if C % groups or O % groups:
         raise ShapeError(
             f"{op}: groups={groups} must divide the {C} channels of the input {x.shape} and "
             f"the {O} kernels of the weight {weight.shape}"
@@ -394,7 +395,7 @@ def _fit_transposed(
     check_images(op, x, len(stride))
     _check_weight(op, "(in channels, out channels / groups, {})", x, weight)
     (N, C, *places), (taken, each, *kernel) = x.shape, weight.shape
-    if groups < 1 or C % groups:
+    if C % groups:
         raise ShapeError(
             f"{op}: groups={groups} must divide the {C} channels of the input {x.shape}"
         )

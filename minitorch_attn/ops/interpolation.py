@@ -9,6 +9,7 @@ dX = Aᵀ dY B.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -279,12 +280,10 @@ def _stretches(
     if scale_factor is None:
         if recompute:
             raise ValueError("interpolate: recompute_scale_factor needs a scale_factor, not a size")
-        places = _each("size", size, len(sizes))
-        if not all(isinstance(p, (int, np.integer)) for p in places):
-            raise ValueError(f"interpolate: size must be of integers, not {size}")
+        places = _each("size", size, len(sizes), int)
         factors: tuple = (None,) * len(sizes)
     else:
-        factors = _each("scale_factor", scale_factor, len(sizes))
+        factors = _each("scale_factor", scale_factor, len(sizes), float)
         places = tuple(math.floor(n * f) for n, f in zip(sizes, factors))
     if min(places) < 1:
         given = f"size={size}" if scale_factor is None else f"scale_factor={scale_factor}"
@@ -298,12 +297,14 @@ def _stretches(
     )
 
 
-def _each(name: str, value: Any, dims: int) -> tuple:
-    """An option for each axis of space."""
+def _each(name: str, value: Any, dims: int, kind: type) -> tuple:
+    """An option for each axis of space: integers, or finite numbers."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * dims
-    if len(values) != dims:
+    known = numbers.Integral if kind is int else numbers.Real
+    if len(values) != dims or not all(isinstance(v, known) and math.isfinite(v) for v in values):
+        one = "an integer" if kind is int else "a finite number"
         raise ValueError(
-            f"interpolate: {name} must be one number, or {dims}, one for each axis of space, "
-            f"not {value}"
+            f"interpolate: {name} must be {one}, or {dims} of them, one for each axis of space, "
+            f"not {value!r}"
         )
     return values

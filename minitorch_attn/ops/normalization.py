@@ -428,8 +428,7 @@ def local_response_norm(x, *, size, alpha=1e-4, beta=0.75, k=1.0):
     """
     if x.ndim < 3:
         raise ShapeError(f"local_response_norm: needs an input (N, C, L, ...), not {x.shape}")
-    if size < 1:
-        raise ValueError(f"local_response_norm: size must be at least 1 channel, not {size}")
+    size = integer("local_response_norm", "size", size, least=1)
     before, after = size // 2, (size - 1) // 2
     d = k + alpha / size * _sum_of_neighbours(np.square(x), before, after)
     factor = d**-beta
@@ -518,7 +517,7 @@ def _mover(
     return move
 
 
-def _cast(parameter: Array | None, x: Array) -> Array | None:
+def _cast(parameter: Array | None, x: Array) -> Any:
     """A parameter in the dtype of x, flat; None if it was left out."""
     return None if parameter is None else parameter.reshape(-1).astype(x.dtype, copy=False)
 

@@ -149,7 +149,7 @@ def _pairs(shape: tuple[int, ...], widths: tuple[int, ...]) -> Pairs:
     return pairs
 
 
-def _number(value: Any) -> float:
+def _number(value: Any) -> Any:
     if value is not None and not isinstance(value, (int, float, np.number)):
         raise TypeError(f"pad: value must be a number, not {value!r}")
     return value or 0

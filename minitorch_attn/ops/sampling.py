@@ -26,6 +26,7 @@ import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
 from ..engine.backend import Array
+from .arguments import integers
 from .interpolation import cubic, cubic_slopes, linear
 from .windows import AXES, blocks, inside, pad, symmetric
 
@@ -84,15 +85,16 @@ def affine_grid(theta, *, size, align_corners=False):
     ShapeError
         If `theta` is not as many maps, of as many dimensions, as `size` asks for.
     """
+    size = integers("affine_grid", "size", size)
     dims = len(size) - 2
     if dims not in (2, 3) or theta.shape != (size[0], dims, dims + 1):
         fitting = f"({size[0]}, {dims}, {dims + 1})" if dims in (2, 3) else "(N, 2, 3)"
         raise ShapeError(
             f"affine_grid: size must be (N, C, P, Q) or (N, C, O, P, Q), and theta for "
-            f"size={tuple(size)} be {fitting}, not {theta.shape}"
+            f"size={size} be {fitting}, not {theta.shape}"
         )
     if min(size) < 1:
-        raise ShapeError(f"affine_grid: size={tuple(size)} has no pixels: each must be at least 1")
+        raise ShapeError(f"affine_grid: size={size} has no pixels: each must be at least 1")
     xp = array_module(theta)
     pixels = xp.asarray(_pixel_coordinates(size[2:], align_corners), dtype=theta.dtype)  # (P, D+1)
 

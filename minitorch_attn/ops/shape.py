@@ -6,11 +6,13 @@ Where NumPy can, a result is a view that shares its memory with the input.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
-from ..engine import ShapeError, array_module, primitive
+from ..engine import DTypeError, ShapeError, array_module, primitive
 from ..engine.tensor import operand
+from .arguments import integer, integers
 from .axes import axis_of, check_not_enlarged
 
 # -- the axes --------------------------------------------------------------------------------------
@@ -85,9 +87,9 @@ def t(x):
 @primitive
 def permute(x, *, dims):
     """With its axes in another order: axis i of the result is axis dims[i] of x."""
-    axes = [axis_of("permute", dim, x.ndim) for dim in dims]
+    axes = [axis_of("permute", dim, x.ndim) for dim in integers("permute", "dims", dims)]
     if sorted(axes) != list(range(x.ndim)):
-        raise ShapeError(f"permute: {tuple(dims)} must name each axis of {x.shape} once")
+        raise ShapeError(f"permute: dims={dims} must name each axis of {x.shape} once")
     back = np.argsort(axes)
 
     def vjp_x(dy):
@@ -109,6 +111,7 @@ def movedim(x, *, source, destination):
 @primitive
 def broadcast_to(x, *, shape):
     """Repeated, without copying, along axes of size 1 and new ones on the left."""
+    shape = integers("broadcast_to", "shape", shape)
 
     def vjp_x(dy):  # the engine sums over the repeated axes
         return dy
@@ -117,14 +120,14 @@ def broadcast_to(x, *, shape):
         return np.broadcast_to(x, shape), vjp_x
     except ValueError:
         raise ShapeError(
-            f"broadcast_to: {x.shape} does not broadcast to {tuple(shape)}: counted from the last "
+            f"broadcast_to: {x.shape} does not broadcast to {shape}: counted from the last "
             "axis, sizes must be equal, or 1 before"
         ) from None
 
 
 def expand(input, sizes):
     """As `broadcast_to`; a size of -1 leaves an axis as it is."""
-    x = operand(input)
+    x, sizes = operand(input), integers("expand", "sizes", sizes)
     added = len(sizes) - x.ndim
     kept = [x.shape[i - added] if n == -1 and i >= added else n for i, n in enumerate(sizes)]
     return broadcast_to(x, shape=tuple(kept))
@@ -207,13 +210,18 @@ def split(input, split_size_or_sections, dim=0):
     """Parts along an axis, as a tuple: of a size (the last may be smaller), or of several sizes."""
     x = operand(input)
     axis = axis_of("split", dim, x.ndim)
-    total, sizes = x.shape[axis], split_size_or_sections
-    if isinstance(sizes, int):
-        if sizes < 1:
-            raise ShapeError(f"split: the parts need a size of at least 1, not {sizes}")
-        sizes = [min(sizes, total - start) for start in range(0, total, sizes)] or [0]
-    if sum(sizes) != total:
-        raise ShapeError(f"split: sizes {list(sizes)} add up to {sum(sizes)}, dim {dim} is {total}")
+    total = x.shape[axis]
+    sizes = list(integers("split", "split_size_or_sections", split_size_or_sections))
+    if not isinstance(split_size_or_sections, Iterable):
+        (size,) = sizes
+        if size < 1:
+            raise ShapeError(f"split: the parts need a size of at least 1, not {size}")
+        sizes = [min(size, total - start) for start in range(0, total, size)] or [0]
+    if sum(sizes) != total or min(sizes) < 0:
+        raise ShapeError(
+            f"split: sizes of 0 or more must add up to {total}, the size of dim {dim}, and {sizes} "
+            f"add up to {sum(sizes)}"
+        )
     ends = np.cumsum(sizes).tolist()
     before = (slice(None),) * axis
     return tuple(x[(*before, slice(start, end))] for start, end in zip([0, *ends], ends))
@@ -221,9 +229,7 @@ def split(input, split_size_or_sections, dim=0):
 
 def chunk(input, chunks, dim=0):
     """At most `chunks` parts along an axis, equal but for the last, as a tuple."""
-    if chunks < 1:
-        raise ShapeError(f"chunk: needs at least one part, not {chunks}")
-    x = operand(input)
+    x, chunks = operand(input), integer("chunk", "chunks", chunks, least=1)
     size = x.shape[axis_of("chunk", dim, x.ndim)]
     return split(x, max(1, math.ceil(size / chunks)), dim)
 
@@ -257,8 +263,12 @@ def contiguous(x):
 @primitive
 def repeat(x, *, sizes):
     """Copies side by side, sizes[i] of them along axis i; extra sizes add axes on the left."""
-    if len(sizes) < x.ndim:
-        raise ShapeError(f"repeat: {x.ndim} axes need at least {x.ndim} sizes, not {list(sizes)}")
+    sizes = integers("repeat", "sizes", sizes)
+    if len(sizes) < x.ndim or min(sizes, default=0) < 0:
+        raise ShapeError(
+            f"repeat: the {x.ndim} axes of {x.shape} need at least {x.ndim} sizes of 0 or more, "
+            f"not {sizes}"
+        )
     shape = (1,) * (len(sizes) - x.ndim) + x.shape
     copies_and_sizes = [n for pair in zip(sizes, shape) for n in pair]
 
@@ -271,6 +281,9 @@ def repeat(x, *, sizes):
 @primitive
 def flip(x, *, dims):
     """In reverse order along an axis, or several."""
+    dims = tuple(axis_of("flip", dim, x.ndim) for dim in integers("flip", "dims", dims))
+    if len(set(dims)) < len(dims):
+        raise ShapeError(f"flip: dims={dims} name an axis of {x.shape} twice")
 
     def vjp_x(dy):
         return np.flip(dy, dims)
@@ -281,10 +294,14 @@ def flip(x, *, dims):
 @primitive
 def roll(x, *, shifts, dims=None):
     """Shifted along axes (of all values in a row without `dims`); what leaves comes in again."""
-    back = tuple(-s for s in shifts) if isinstance(shifts, tuple) else -shifts
+    shifts = integers("roll", "shifts", shifts)
+    if dims is not None:
+        dims = tuple(axis_of("roll", dim, x.ndim) for dim in integers("roll", "dims", dims))
+    if len(shifts) != (1 if dims is None else len(dims)):
+        raise ShapeError(f"roll: shifts={shifts} and dims={dims} must be equally many")
 
     def vjp_x(dy):
-        return np.roll(dy, back, dims)
+        return np.roll(dy, [-shift for shift in shifts], dims)
 
     return np.roll(x, shifts, dims), vjp_x
 
@@ -294,7 +311,13 @@ def roll(x, *, shifts, dims=None):
 
 @primitive
 def masked_fill(x, *, mask, value):
-    """`value` where the mask is true, else x; the mask broadcasts to x."""
+    """`value` where the mask is true, else x; the mask, of booleans, broadcasts to x."""
+    xp = array_module(x)
+    if xp.asarray(value).dtype.kind not in "biuf":
+        raise TypeError(f"masked_fill: value must be a number, not {value!r}")
+    mask = xp.asarray(mask)
+    if mask.dtype != bool:
+        raise DTypeError(f"masked_fill: the mask must be of booleans, not {mask.dtype}: try != 0")
     y = np.where(mask, value, x)
     check_not_enlarged("masked_fill", y, x, mask=mask, value=value)
 
@@ -310,6 +333,8 @@ def tril(x, *, diagonal=0):
 
     (*, n, m) -> (*, n, m). `diagonal` counts upwards from the main one, which is 0.
     """
+    _check_matrices("tril", x)
+    diagonal = integer("tril", "diagonal", diagonal)
 
     def vjp_x(dy):
         return np.tril(dy, diagonal)
@@ -323,6 +348,8 @@ def triu(x, *, diagonal=0):
 
     (*, n, m) -> (*, n, m). `diagonal` counts upwards from the main one, which is 0.
     """
+    _check_matrices("triu", x)
+    diagonal = integer("triu", "diagonal", diagonal)
 
     def vjp_x(dy):
         return np.triu(dy, diagonal)
@@ -341,6 +368,11 @@ def _why_not(before, shape):
         rest = math.prod(n for n in sizes if n != -1)
         return f"reshape: {before} holds {held} elements, which {rest} does not divide: {shape}"
     return f"reshape: {before} holds {held} elements, {shape} needs {math.prod(sizes)}"
+
+
+def _check_matrices(op, x):
+    if x.ndim < 2:
+        raise ShapeError(f"{op}: needs matrices (*, n, m), not {x.shape}")
 
 
 def _check_joinable(op, first, other, i, axis):

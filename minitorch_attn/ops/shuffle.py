@@ -6,6 +6,7 @@ Each shuffle is a permutation, so its gradient is the inverse permutation.
 from __future__ import annotations
 
 from ..engine import ShapeError, primitive
+from .arguments import integer
 
 
 @primitive
@@ -106,8 +107,8 @@ def channel_shuffle(x, *, groups):
     """
     if x.ndim < 3:
         raise ShapeError(f"channel_shuffle: needs an input (N, C, L, ...), not {x.shape}")
-    C = x.shape[1]
-    if groups < 1 or C % groups:
+    C, groups = x.shape[1], integer("channel_shuffle", "groups", groups, least=1)
+    if C % groups:
         raise ShapeError(
             f"channel_shuffle: groups={groups} does not divide the {C} channels of the input "
             f"{x.shape}"
@@ -144,6 +145,4 @@ def _deal(x, groups):
 def _factor(op, name, r, x):
     if x.ndim < 3:
         raise ShapeError(f"{op}: needs an input (*, C, H, W), not {x.shape}")
-    if r < 1:
-        raise ValueError(f"{op}: {name} must be at least 1, not {r}")
-    return r
+    return integer(op, name, r, least=1)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine import ShapeError, Tensor, primitive
 from ..engine.tensor import operand
+from .arguments import integer
 from .axes import axis_of
 from .indexing import gather
 
@@ -39,6 +40,7 @@ def sort(input, dim=-1, descending=False, stable=False):
         With ``values = gather(input, dim, indices)``.
     """
     x = operand(input)
+    dim = axis_of("sort", dim, max(x.ndim, 1))
     return _picked(x, dim, argsort(x, dim, descending))
 
 
@@ -82,7 +84,7 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
     x = operand(input)
     axis = axis_of("topk", dim, max(x.ndim, 1))
     size = x.shape[axis] if x.ndim else 1
-    if not 0 <= k <= size:
+    if not 0 <= integer("topk", "k", k) <= size:
         raise ShapeError(f"topk: k must be from 0 to {size}, the size of dim {dim}, not {k}")
     order = argsort(x, dim, largest)
     return _picked(x, dim, order[(slice(None),) * axis + (slice(k),)] if x.ndim else order)

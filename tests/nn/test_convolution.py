@@ -160,6 +160,9 @@ def test_a_layer_is_printed_as_it_could_be_made(layer, shown):
         (lambda: nn.ConvTranspose2d(4, 4, 3, padding="same"), "ConvTranspose2d: padding must be"),
         (lambda: nn.ConvTranspose1d(4, 4, 3, output_padding=-1), "ConvTranspose1d: output_padding"),
         (lambda: nn.ConvTranspose3d(4, 6, 3, groups=4), "ConvTranspose3d: groups=4 must divide"),
+        (lambda: nn.Conv2d("3", 4, 3), "Conv2d: in_channels must be an integer of at least 0"),
+        (lambda: nn.Conv2d(3, -4, 3), "Conv2d: out_channels must be an integer of .* not -4"),
+        (lambda: nn.Conv2d(3, 4, 3, groups="1"), "Conv2d: groups must be an integer of .* not '1'"),
         (lambda: nn.ConvTranspose3d(4, 6, (3, 3)), "ConvTranspose3d: kernel_size must be"),
     ],
 )

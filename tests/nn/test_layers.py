@@ -230,7 +230,7 @@ def test_a_layer_names_the_shape_it_needs():
         ({"stride": 0}, "Conv2d: stride must be an integer of at least 1"),
         ({"padding": -1}, "Conv2d: padding must be an integer of at least 0"),
         ({"dilation": 1.5}, "Conv2d: dilation must be an integer of at least 1"),
-        ({"groups": 0}, "Conv2d: groups must be at least 1, not 0"),
+        ({"groups": 0}, "Conv2d: groups must be an integer of at least 1, not 0"),
     ],
 )
 def test_a_convolution_that_cannot_be_is_refused_when_it_is_made(settings, message):

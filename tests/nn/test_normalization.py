@@ -46,6 +46,29 @@ def test_layers_print_what_differs_from_the_defaults():
     assert nn.LocalResponseNorm(5, k=2.0).extra_repr() == "5, k=2.0"
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.BatchNorm2d("3"), "BatchNorm2d: num_features must be an integer .* not '3'"),
+        (lambda: nn.InstanceNorm1d(-3), "InstanceNorm1d: num_features must be .* not -3"),
+        (lambda: nn.GroupNorm("3", 3), "GroupNorm: num_groups must be .* at least 1, not '3'"),
+        (lambda: nn.GroupNorm(3, 3.0), "GroupNorm: num_channels must be an integer .* not 3.0"),
+        (lambda: nn.LayerNorm(8.0), "LayerNorm: normalized_shape must be an integer or a tuple"),
+    ],
+)
+def test_sizes_are_integers(make, message):
+    with pytest.raises(ValueError, match="^" + message):
+        make()
+
+
+def test_a_layer_takes_arrays_and_lists():
+    images = normal(2, 3, 2, 2)
+    for layer in (nn.BatchNorm2d(3), nn.InstanceNorm2d(3), nn.GroupNorm(1, 3), nn.LayerNorm(2)):
+        expected = layer(mt.tensor(images)).numpy()
+        np.testing.assert_array_equal(layer(images).numpy(), expected)
+        np.testing.assert_allclose(layer(images.tolist()).numpy(), expected, atol=1e-5)
+
+
 def test_groups_divide_the_channels():
     with pytest.raises(ValueError, match="GroupNorm: num_groups=4 does not divide num_channels=6"):
         nn.GroupNorm(4, 6)

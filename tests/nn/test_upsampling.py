@@ -37,3 +37,7 @@ def test_a_layer_gives_pytorchs_output_and_gradients(name):
 def test_a_layer_shows_its_settings_as_pytorchs_does(name):
     make, _ = LAYERS[name]
     assert make(nn).extra_repr() == make(tnn).extra_repr()
+
+
+def test_factors_may_be_a_list():
+    assert nn.Upsample(scale_factor=[2, 3])(normal(1, 1, 2, 2)).shape == (1, 1, 4, 6)

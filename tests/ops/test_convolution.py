@@ -391,7 +391,6 @@ def keeps(rule, array):
         ((2, 3, 5, 5), (4, 3, 3, 3), None, {"groups": 2}, "groups=2 must divide the 3 channels"),
         ((2, 4, 5, 5), (3, 2, 3, 3), None, {"groups": 2}, "and the 3 kernels"),
         ((2, 4, 5, 5), (4, 4, 3, 3), None, {"groups": 2}, "weight of shape .4, 2, 3, 3."),
-        ((2, 4, 5, 5), (4, 4, 3, 3), None, {"groups": 0}, "groups=0"),
         ((2, 3, 5, 5), (4, 3, 7, 7), None, {"padding": (1, 0)}, "7x7 does not fit .* 7x5"),
         ((2, 3, 5, 5), (4, 3, 3, 3), None, {"dilation": 3}, "3x3, 7x7 with its dilation"),
         ((2, 3, 5, 5), (4, 3, 3, 3), (3,), {}, r"4 kernels, shape \(4,\), not \(3,\)"),
@@ -409,6 +408,9 @@ def test_shapes_that_do_not_fit_are_explained(x, w, b, options, message):
     ("options", "message"),
     [
         ({"stride": 0}, "stride must be an integer of at least 1.*not 0"),
+        ({"groups": 0}, "groups must be an integer of at least 1, not 0"),
+        ({"groups": "2"}, "groups must be an integer of at least 1, not '2'"),
+        ({"groups": 1.0}, "groups must be an integer of at least 1, not 1.0"),
         ({"stride": (1, -1)}, "stride must be"),
         ({"stride": (1, 1, 1)}, "stride must be"),
         ({"stride": 1.5}, "stride must be.*not 1.5"),
@@ -435,7 +437,6 @@ def test_options_out_of_range_are_explained(options, message):
         ),
         ((2, 3, 5, 5), (2, 4, 3, 3), None, {}, "takes 2: give an input of 2 channels"),
         ((2, 3, 5, 5), (3, 2, 3, 3), None, {"groups": 2}, "groups=2 must divide the 3 channels"),
-        ((2, 3, 5, 5), (3, 2, 3, 3), None, {"groups": 0}, "groups=0"),
         ((2, 4, 5, 5), (4, 2, 3, 3), (2,), {"groups": 2}, r"4 kernels, shape \(4,\), not \(2,\)"),
         (
             (2, 4, 5, 6),
@@ -458,6 +459,9 @@ def test_shapes_that_do_not_fit_a_transposed_convolution_are_explained(x, w, b, 
     ("options", "message"),
     [
         ({"stride": 0}, "stride must be an integer of at least 1.*not 0"),
+        ({"groups": 0}, "groups must be an integer of at least 1, not 0"),
+        ({"groups": "2"}, "groups must be an integer of at least 1, not '2'"),
+        ({"groups": 1.0}, "groups must be an integer of at least 1, not 1.0"),
         ({"padding": "same"}, "padding must be an integer of at least 0.*not 'same'"),
         ({"output_padding": -1}, "output_padding must be"),
         (

@@ -390,7 +390,8 @@ def test_training_refuses_one_value_per_channel_and_leaves_the_statistics_alone(
             r"instance_norm: needs more than one value per channel .* \(4, 3, 1\) has one",
         ),
         (lambda x: F.local_response_norm(x, 2), mt.ShapeError, r"\(N, C, L, ...\), not \(4, 3\)"),
-        (lambda x: F.local_response_norm(x[None], 0), ValueError, "size must be at least 1 chann"),
+        (lambda x: F.local_response_norm(x[None], 0), ValueError, "of at least 1, not 0"),
+        (lambda x: F.local_response_norm(x[None], 2.5), ValueError, "an integer .* not 2.5"),
         (
             lambda x: F.layer_norm(x, 3, np.ones(4)),
             mt.ShapeError,

@@ -66,7 +66,8 @@ def test_inputs_that_are_not_contiguous():
     [
         (lambda: F.pixel_shuffle(mt.ones(1, 6, 2, 2), 2), mt.ShapeError, "4 divides.* has 6"),
         (lambda: F.pixel_shuffle(mt.ones(4, 4), 2), mt.ShapeError, r"\(\*, C, H, W\), not \(4, 4"),
-        (lambda: F.pixel_shuffle(mt.ones(4, 2, 2), 0), ValueError, "upscale_factor must be at le"),
+        (lambda: F.pixel_shuffle(mt.ones(4, 2, 2), 0), ValueError, "upscale_factor must be"),
+        (lambda: F.pixel_shuffle(mt.ones(4, 2, 2), "2"), ValueError, "at least 1, not '2'"),
         (
             lambda: F.pixel_unshuffle(mt.ones(1, 4, 5), 2),
             mt.ShapeError,
@@ -74,7 +75,8 @@ def test_inputs_that_are_not_contiguous():
         ),
         (lambda: F.pixel_unshuffle(mt.ones(1, 4, 4), -1), ValueError, "downscale_factor must be"),
         (lambda: F.channel_shuffle(mt.ones(1, 4, 2), 3), mt.ShapeError, "groups=3 does not divide"),
-        (lambda: F.channel_shuffle(mt.ones(1, 4, 2), 0), mt.ShapeError, "groups=0 does not divide"),
+        (lambda: F.channel_shuffle(mt.ones(1, 4, 2), 0), ValueError, "at least 1, not 0"),
+        (lambda: F.channel_shuffle(mt.ones(1, 4, 2), 2.0), ValueError, "at least 1, not 2.0"),
         (lambda: F.channel_shuffle(mt.ones(1, 4), 2), mt.ShapeError, r"\(N, C, L, ...\), not"),
     ],
 )

@@ -85,3 +85,18 @@ def test_topk_has_at_most_what_there_is(k):
 def test_an_axis_that_does_not_exist(op):
     with pytest.raises(IndexError, match="2"):
         op(mt.ones(5, 3), 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: F.sort(x, 2), IndexError, "^sort: the tensor has no dim 2"),
+        (lambda x: F.sort(x, "0"), ValueError, "^sort: dim must be an integer, not '0'"),
+        (lambda x: F.topk(x, 1, 1.0), ValueError, "^topk: dim must be an integer, not 1.0"),
+        (lambda x: F.topk(x, "2"), ValueError, "^topk: k must be an integer, not '2'"),
+        (lambda x: F.topk(x, 2.0), ValueError, "^topk: k must be an integer, not 2.0"),
+    ],
+)
+def test_what_is_no_axis_or_no_count_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(mt.ones(2, 3))
