@@ -71,8 +71,8 @@ ax.set_axis_off()
 figure
 
 # %% [markdown]
-# *Figure 1. A four, and what three stages make of it. At the left: channels x height x width. Behind
-# the first stage, each has half as many numbers as the one before.*
+# *Figure 1. A four, and what three stages make of it: channels x height x width. The second and the third
+# stage each halve how many numbers there are.*
 #
 # What differs between the families is what a stage is made of: its blocks. The next picture is a
 # map of this lesson. Read each block from the bottom to the top; a line without a box hands its input
@@ -134,8 +134,6 @@ figure
 #
 # $$\text{parameters} = O \cdot \tfrac{C}{G} \cdot R S, \qquad
 # \text{multiply-adds} = P Q \cdot \text{parameters}$$
-#
-# We shall compare blocks by these two numbers.
 #
 # ### VGG: small kernels, many of them
 #
@@ -413,9 +411,8 @@ def xception(C):
 
 
 # %% [markdown]
-# The next three need modules of their own: a layer that shuffles, and two blocks that join. So that
-# the DenseNet block, too, gives back $C$ channels, it ends with a *transition*: the $1 \times 1$
-# convolution that DenseNets have between their stages.
+# The next three need modules of their own. The DenseNet block ends with a *transition*, the $1 \times 1$
+# convolution that DenseNets have between their stages, and so gives back $C$ channels, too.
 
 
 # %%
@@ -658,11 +655,10 @@ for name, cost in costs.items():
 assert costs["plain"].multiply_adds == 2 * 64 * 64 * 9 * 32 * 32
 
 # %% [markdown]
-# A shortcut costs nothing. Groups and depthwise kernels save most of the cost, and most of what they leave
-# is in the $1 \times 1$ convolutions. (ResNeXt and ShuffleNet also compute on fewer channels inside.)
+# A shortcut costs nothing. Groups, depthwise kernels and fewer channels inside save most of the cost;
+# most of what they leave is in the $1 \times 1$ convolutions.
 #
-# And whole networks for ImageNet's 1000 classes. Not built above are SqueezeNet, which joins 1 x 1 and
-# 3 x 3 kernels, and the second versions of MobileNet and ShuffleNet.
+# And whole networks, for ImageNet's 1000 classes:
 
 # %%
 NETWORKS = {
@@ -707,9 +703,9 @@ figure
 # ### Gradients on their way down
 #
 # Now a convolution, three stages of $n$ blocks with two convolutions each, and a linear layer: $6n + 2$
-# layers, as in the ResNet paper, but with 8 channels in the first stage. In three ways: without shortcuts,
-# with them, and with pre-activation. Before any training we send one batch of digits through and measure
-# the gradient of each convolution's weights.
+# layers, as in the ResNet paper, but only 8 channels in the first stage. Without shortcuts, with them, and
+# with pre-activation. One batch of digits, before any training: how large is the gradient of each
+# convolution's weights?
 
 
 # %%
@@ -776,16 +772,15 @@ assert (
 figure
 
 # %% [markdown]
-# *Figure 6. Networks of 56 layers before training, from the input at the left. Without shortcuts the
-# gradients grow towards the input, by a factor of more than a thousand. With them, the largest and the
-# smallest are no more than a factor of some tens apart; the steps are where a stage begins.*
+# *Figure 6. Networks of 56 layers before training. Without shortcuts the gradients grow towards the input,
+# by a factor of more than a thousand. With them, the largest is some tens of times the smallest at most.
+# The steps are where a stage begins.*
 #
-# They grow, although many texts say that a plain network's gradients vanish. That was so before batch
-# normalisation. A ReLU keeps a third of the variance of a normal number ($\tfrac12 - \tfrac1{2\pi}$, about
-# 0.34), and the next normalisation scales it up to one again. The backward pass is scaled up as much, but
-# lost only half at the ReLU: 0.5 / 0.34, about 1.5 in square and 1.2 in size, at every layer. (In the
-# picture it is a little less.) Whether gradients shrink or grow, no one learning rate fits the first layer
-# and the last.
+# Many texts say that they vanish; that was so before batch normalisation. A ReLU keeps a third of the
+# variance of a normal number ($\tfrac12 - \tfrac1{2\pi}$, about 0.34), and the next normalisation scales it
+# up to one again. The gradient is scaled up as much, but loses only half at the ReLU: 0.5 / 0.34 is about
+# 1.5 in square, 1.2 in size, at every layer (in the picture a little less). Whether gradients shrink or
+# grow, no one learning rate fits the first layer and the last.
 #
 # ### Depth, with shortcuts and without
 #
@@ -836,9 +831,8 @@ figure
 # *Figure 7. More layers make the plain network worse, on its training images too: this is no overfitting
 # but a failure to be trained. With shortcuts the depth makes little difference.*
 #
-# This is one seed; with three others, not shown, the plain network lost with every step in depth as well.
-# Even with shortcuts, deeper is hardly better here: digits of 8 x 8 do not need 32 layers. But the layers
-# too many do no harm.
+# (One seed; with three others, not shown, each step in depth cost the plain network as well.) Digits of
+# 8 x 8 do not need 32 layers; with shortcuts they do no harm.
 #
 # ### What a shuffle lets through
 #
@@ -877,14 +871,13 @@ figure
 
 # %% [markdown]
 # *Figure 8. Without a shuffle the four groups are four networks that know nothing of one another. With it
-# every output channel depends on every input channel: what looks dark at the right is small, but not
-# zero.*
+# every output channel depends on every input channel; what is dark at the right is small, not zero.*
 #
 # ### A fair race
 #
 # Which block is best? A comparison needs an equal budget. We give each the width at which the network
-# comes closest to 200,000 multiply-adds; as groups and quarters must come out even, that is within 15 %.
-# All get the same optimiser, the same batches for three epochs, and three seeds.
+# comes closest to 200,000 multiply-adds (within 15 %: groups must come out even), the same optimiser,
+# batches and three epochs, and three seeds.
 
 
 # %%
@@ -942,13 +935,11 @@ viz.plot_arms(race, label="accuracy on unseen digits, %")
 # than seeds of one block. DenseNet, whose layers add three channels here and six after the transition,
 # is behind.*
 #
-# Four more seeds, not shown, put Xception and Inception about a point ahead of plain, ResNet and ResNeXt,
-# ShuffleNet about two behind, and DenseNet further behind than here. So what the race shows is modest:
-# seven ideas, at one budget, read nine digits out of ten and more, and most differences are no larger than
-# those between seeds. Another budget, learning rate or number of epochs may well change the order; DenseNet,
-# for one, was made for long trainings. To tell these blocks apart it takes real images and thousands of
-# times the budget. Be as careful with tables in papers: was the budget equal, how many seeds were there,
-# who was tuned?
+# (Over seven seeds, four of them not shown, Xception and Inception are about a point ahead of plain, ResNet
+# and ResNeXt, and ShuffleNet one or two behind.) Another budget, learning rate or number of epochs may well
+# change the order; DenseNet, for one, was made for long trainings. To tell these blocks apart it takes real
+# images and thousands of times the budget. Be as careful with tables in papers: was the budget equal, how
+# many seeds were there, who was tuned?
 
 # %% [markdown]
 # ## Paper and code
@@ -998,8 +989,7 @@ print(f"{0.8**27:.4f} of what the last block gets")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# $0.8^{27}$, about a 400th. A shortcut must be left alone: with a factor of one it is the only part of
-# the network through which a gradient passes unchanged.
+# $0.8^{27}$, about a 400th. With a factor of one it would be all of it.
 #
 # </details>
 #
