@@ -138,7 +138,7 @@ class _Patches:
         """(N, C, H, W) -> (N, C * R * S, P * Q)."""
         N, C = x.shape[:2]
         seen = windows(pad(x, self.border), self.kernel, self.places, self.stride, self.dilation)
-        return seen.reshape(N, C * math.prod(self.kernel), math.prod(self.places))
+        return seen.copy().reshape(N, C * math.prod(self.kernel), math.prod(self.places))
 
     def to_images(self, columns: Array) -> Array:
         """(N, C * R * S, P * Q) -> (N, C, H, W): the transpose of `to_columns`."""

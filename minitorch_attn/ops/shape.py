@@ -280,7 +280,7 @@ def repeat(x, *, sizes):
 
 @primitive
 def flip(x, *, dims):
-    """In reverse order along an axis, or several."""
+    """In reverse order along an axis, or several: a copy, as in PyTorch."""
     dims = tuple(axis_of("flip", dim, x.ndim) for dim in integers("flip", "dims", dims))
     if len(set(dims)) < len(dims):
         raise ShapeError(f"flip: dims={dims} name an axis of {x.shape} twice")
@@ -288,7 +288,7 @@ def flip(x, *, dims):
     def vjp_x(dy):
         return np.flip(dy, dims)
 
-    return np.flip(x, dims), vjp_x
+    return np.flip(x, dims).copy(), vjp_x
 
 
 @primitive

@@ -1,6 +1,7 @@
 """Channels exchanged with positions, or with one another: every value stays, none is computed.
 
-Each shuffle is a permutation, so its gradient is the inverse permutation.
+Each shuffle is a permutation, so its gradient is the inverse permutation. The result is a copy,
+also where every value stays in place: writing into it leaves the input alone.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _channels_to_squares(x, r):
     n = len(batch)
     x = x.reshape(*batch, C // r**2, r, r, H, W)
     x = x.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2)  # ..., C, H, r, W, r
-    return x.reshape(*batch, C // r**2, H * r, W * r)
+    return x.copy().reshape(*batch, C // r**2, H * r, W * r)
 
 
 def _squares_to_channels(x, r):
@@ -133,13 +134,13 @@ def _squares_to_channels(x, r):
     n = len(batch)
     x = x.reshape(*batch, C, H // r, r, W // r, r)
     x = x.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)  # ..., C, r, r, H, W
-    return x.reshape(*batch, C * r**2, H // r, W // r)
+    return x.copy().reshape(*batch, C * r**2, H // r, W // r)
 
 
 def _deal(x, groups):
     N, C, *positions = x.shape
     x = x.reshape(N, groups, C // groups, *positions)
-    return x.swapaxes(1, 2).reshape(N, C, *positions)
+    return x.swapaxes(1, 2).copy().reshape(N, C, *positions)
 
 
 def _factor(op, name, r, x):

@@ -150,6 +150,12 @@ def test_flip(dims):
     compare(lambda x: F.flip(x, dims), lambda x: torch.flip(x, dims_torch), X)
 
 
+def test_writing_into_a_flip_leaves_the_input_alone():
+    x = mt.ones(2, 3)
+    F.flip(x, 0)[...] = 0
+    assert x.numpy().all()
+
+
 @pytest.mark.parametrize("shifts,dims", [(1, 0), (-2, 2), (5, 1), (7, None), ((1, -1), (0, 2))])
 def test_roll(shifts, dims):
     compare(F.roll, getattr(torch, "roll", None), X, shifts=shifts, dims=dims)

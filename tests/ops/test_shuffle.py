@@ -83,3 +83,18 @@ def test_inputs_that_are_not_contiguous():
 def test_what_does_not_fit_is_explained(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "shuffle",
+    [
+        lambda x: F.pixel_shuffle(x, 1),
+        lambda x: F.pixel_unshuffle(x, 1),
+        lambda x: F.channel_shuffle(x, 1),
+        lambda x: F.channel_shuffle(x, 4),
+    ],
+)
+def test_writing_into_a_shuffle_that_moves_nothing_leaves_the_input_alone(shuffle):
+    x = mt.ones(1, 4, 2, 2)
+    shuffle(x)[...] = 0
+    assert x.numpy().all()
