@@ -97,10 +97,12 @@ def primitive(
         try:
             result = forward(*arrays, **settings)
         except AttributeError as error:
-            numbers = [x for x in arrays if isinstance(x, (int, float))]
-            if not numbers:
+            odd = [f"the number {x}" for x in arrays if isinstance(x, (int, float))]
+            if "NoneType" in str(error):
+                odd += ["None" for x in arrays if x is None]
+            if not odd:
                 raise
-            raise TypeError(f"{name}: takes tensors, not the number {numbers[0]}") from error
+            raise TypeError(f"{name}: takes tensors, not {odd[0]}") from error
         except (ValueError, TypeError, IndexError) as error:
             if isinstance(error, (ShapeError, DTypeError)) and str(error).startswith(f"{name}:"):
                 raise  # the author has explained it

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..engine import ShapeError, Tensor, primitive
 from ..engine.tensor import operand
+from .arguments import integers
 from .arithmetic import clamp
 from .axes import axis_of
 from .reduction import norm
@@ -29,8 +30,14 @@ def normalize(
         The axis, or axes, along which the vectors lie.
     eps : float
         Least that is divided by.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
     """
     x = operand(input)
+    dim = tuple(axis_of("normalize", d, x.ndim) for d in integers("normalize", "dim", dim))
     return x / clamp(norm(x, p=p, dim=dim, keepdim=True), min=eps)
 
 
@@ -57,6 +64,8 @@ def cosine_similarity(x1, x2, *, dim=1, eps=1e-8):
     ------
     ShapeError
         If the shapes do not broadcast.
+    IndexError
+        If there is no such axis.
     """
     axis = axis_of("cosine_similarity", dim, max(x1.ndim, x2.ndim))
     try:

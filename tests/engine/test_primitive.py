@@ -396,3 +396,5 @@ def test_a_list_of_tensors_does_not_lose_a_gradient_silently():
 def test_a_number_where_a_tensor_is_needed_is_told():
     with pytest.raises(TypeError, match="^total: takes tensors, not the number 2.0"):
         total(2.0)
+    with pytest.raises(TypeError, match="^total: takes tensors, not None"):
+        total(None)

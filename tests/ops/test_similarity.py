@@ -68,3 +68,17 @@ def test_what_does_not_fit_is_explained():
         F.cosine_similarity(mt.ones(3, 4), mt.ones(3, 5))
     with pytest.raises(IndexError, match="cosine_similarity: .*2"):
         F.cosine_similarity(mt.ones(3, 4), mt.ones(3, 4), dim=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: F.normalize(x[0]), IndexError, "normalize: the tensor has no dim 1"),
+        (lambda x: F.normalize(x, dim="1"), ValueError, "normalize: dim must be an integer or a"),
+        (lambda x: F.cosine_similarity(x, x, 2), IndexError, "cosine_similarity: the tensor has"),
+        (lambda x: F.cosine_similarity(x, None), TypeError, "cosine_similarity: takes tensors, no"),
+    ],
+)
+def test_an_axis_that_is_missing_is_named(call, error, message):
+    with pytest.raises(error, match="^" + message):
+        call(mt.ones(2, 3))
