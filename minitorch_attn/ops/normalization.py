@@ -186,6 +186,8 @@ def layer_norm(
     ------
     ShapeError
         If the last axes of the input, or the weight or bias, have other sizes.
+    ValueError
+        If `normalized_shape` is not made of integers.
 
     References
     ----------
@@ -307,6 +309,8 @@ def group_norm(
     ------
     ShapeError
         If sizes do not fit.
+    ValueError
+        If `num_groups` is below 1.
 
     References
     ----------
@@ -420,6 +424,8 @@ def local_response_norm(x, *, size, alpha=1e-4, beta=0.75, k=1.0):
     ------
     ShapeError
         If the input has fewer than three axes.
+    ValueError
+        If `size` is below 1.
 
     References
     ----------

@@ -1,6 +1,7 @@
 """The same values in another arrangement: reshaped, permuted, joined, cut.
 
-Where NumPy can, a result is a view that shares its memory with the input.
+Where PyTorch's result is a view that shares its memory with the input, so is this one, where NumPy
+can.
 """
 
 from __future__ import annotations
@@ -40,7 +41,15 @@ def reshape(x, *, shape):
 
 
 def flatten(input, start_dim=0, end_dim=-1):
-    """Axes `start_dim` to `end_dim` merged into one: (N, C, H, W) -> (N, C*H*W) for start_dim=1."""
+    """Axes `start_dim` to `end_dim` merged into one: (N, C, H, W) -> (N, C*H*W) for start_dim=1.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ShapeError
+        If `start_dim` comes after `end_dim`.
+    """
     x = operand(input)
     if x.ndim == 0:
         return reshape(x, shape=(1,))
@@ -52,7 +61,13 @@ def flatten(input, start_dim=0, end_dim=-1):
 
 
 def squeeze(input, dim=None):
-    """Without the axes of size 1: all of them, or those of `dim` (int or tuple) that are 1."""
+    """Without the axes of size 1: all of them, or those of `dim` (int or tuple) that are 1.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
     x = operand(input)
     dims = range(x.ndim) if dim is None else dim if isinstance(dim, (tuple, list)) else (dim,)
     dropped = {axis_of("squeeze", d, x.ndim) for d in dims}
@@ -61,7 +76,13 @@ def squeeze(input, dim=None):
 
 
 def unsqueeze(input, dim):
-    """With a new axis of size 1 at position `dim`."""
+    """With a new axis of size 1 at position `dim`.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
     x = operand(input)
     axis = axis_of("unsqueeze", dim, x.ndim + 1)
     return reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:]))
@@ -69,7 +90,13 @@ def unsqueeze(input, dim):
 
 @primitive
 def transpose(x, *, dim0, dim1):
-    """With two axes swapped."""
+    """With two axes swapped.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
 
     def vjp_x(dy):
         return dy.swapaxes(dim0, dim1)
@@ -86,7 +113,15 @@ def t(x):
 
 @primitive
 def permute(x, *, dims):
-    """With its axes in another order: axis i of the result is axis dims[i] of x."""
+    """With its axes in another order: axis i of the result is axis dims[i] of x.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ShapeError
+        If `dims` does not name each axis once.
+    """
     axes = [axis_of("permute", dim, x.ndim) for dim in integers("permute", "dims", dims)]
     if sorted(axes) != list(range(x.ndim)):
         raise ShapeError(f"permute: dims={dims} must name each axis of {x.shape} once")
@@ -100,7 +135,13 @@ def permute(x, *, dims):
 
 @primitive
 def movedim(x, *, source, destination):
-    """With one axis, or several, moved to other positions; the others stay in order."""
+    """With one axis, or several, moved to other positions; the others stay in order.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
 
     def vjp_x(dy):
         return np.moveaxis(dy, destination, source)
@@ -110,7 +151,13 @@ def movedim(x, *, source, destination):
 
 @primitive
 def broadcast_to(x, *, shape):
-    """Repeated, without copying, along axes of size 1 and new ones on the left."""
+    """Repeated, without copying, along axes of size 1 and new ones on the left.
+
+    Raises
+    ------
+    ShapeError
+        If a size of x is neither 1 nor that of the shape.
+    """
     shape = integers("broadcast_to", "shape", shape)
 
     def vjp_x(dy):  # the engine sums over the repeated axes
@@ -126,7 +173,13 @@ def broadcast_to(x, *, shape):
 
 
 def expand(input, sizes):
-    """As `broadcast_to`; a size of -1 leaves an axis as it is."""
+    """As `broadcast_to`; a size of -1 leaves an axis as it is.
+
+    Raises
+    ------
+    ShapeError
+        As there.
+    """
     x, sizes = operand(input), integers("expand", "sizes", sizes)
     added = len(sizes) - x.ndim
     kept = [x.shape[i - added] if n == -1 and i >= added else n for i, n in enumerate(sizes)]
@@ -207,7 +260,15 @@ def _stack(*xs, dim):
 
 
 def split(input, split_size_or_sections, dim=0):
-    """Parts along an axis, as a tuple: of a size (the last may be smaller), or of several sizes."""
+    """Parts along an axis, as a tuple: of a size (the last may be smaller), or of several sizes.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ShapeError
+        If several sizes do not add up to that of the axis, or one is too small.
+    """
     x = operand(input)
     axis = axis_of("split", dim, x.ndim)
     total = x.shape[axis]
@@ -228,14 +289,28 @@ def split(input, split_size_or_sections, dim=0):
 
 
 def chunk(input, chunks, dim=0):
-    """At most `chunks` parts along an axis, equal but for the last, as a tuple."""
+    """At most `chunks` parts along an axis, equal but for the last, as a tuple.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ValueError
+        If `chunks` is below 1.
+    """
     x, chunks = operand(input), integer("chunk", "chunks", chunks, least=1)
     size = x.shape[axis_of("chunk", dim, x.ndim)]
     return split(x, max(1, math.ceil(size / chunks)), dim)
 
 
 def unbind(input, dim=0):
-    """The slices along an axis, without it, as a tuple."""
+    """The slices along an axis, without it, as a tuple.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    """
     x = operand(input)
     axis = axis_of("unbind", dim, x.ndim)
     before = (slice(None),) * axis
@@ -262,7 +337,13 @@ def contiguous(x):
 
 @primitive
 def repeat(x, *, sizes):
-    """Copies side by side, sizes[i] of them along axis i; extra sizes add axes on the left."""
+    """Copies side by side, sizes[i] of them along axis i; extra sizes add axes on the left.
+
+    Raises
+    ------
+    ShapeError
+        If there are fewer sizes than axes, or one is negative.
+    """
     sizes = integers("repeat", "sizes", sizes)
     if len(sizes) < x.ndim or min(sizes, default=0) < 0:
         raise ShapeError(
@@ -280,7 +361,15 @@ def repeat(x, *, sizes):
 
 @primitive
 def flip(x, *, dims):
-    """In reverse order along an axis, or several: a copy, as in PyTorch."""
+    """In reverse order along an axis, or several: a copy, as in PyTorch.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ShapeError
+        If an axis is named twice.
+    """
     dims = tuple(axis_of("flip", dim, x.ndim) for dim in integers("flip", "dims", dims))
     if len(set(dims)) < len(dims):
         raise ShapeError(f"flip: dims={dims} name an axis of {x.shape} twice")
@@ -293,7 +382,15 @@ def flip(x, *, dims):
 
 @primitive
 def roll(x, *, shifts, dims=None):
-    """Shifted along axes (of all values in a row without `dims`); what leaves comes in again."""
+    """Shifted along axes (of all values in a row without `dims`); what leaves comes in again.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
+    ShapeError
+        If there are not as many shifts as axes.
+    """
     shifts = integers("roll", "shifts", shifts)
     if dims is not None:
         dims = tuple(axis_of("roll", dim, x.ndim) for dim in integers("roll", "dims", dims))
@@ -311,7 +408,15 @@ def roll(x, *, shifts, dims=None):
 
 @primitive
 def masked_fill(x, *, mask, value):
-    """`value` where the mask is true, else x; the mask, of booleans, broadcasts to x."""
+    """`value` where the mask is true, else x; the mask, of booleans, broadcasts to x.
+
+    Raises
+    ------
+    ShapeError
+        If the mask does not broadcast to the shape of x.
+    TypeError
+        If the mask holds no booleans, or `value` is no number.
+    """
     xp = array_module(x)
     if xp.asarray(value).dtype.kind not in "biuf":
         raise TypeError(f"masked_fill: value must be a number, not {value!r}")
@@ -332,6 +437,11 @@ def tril(x, *, diagonal=0):
     """The lower triangles of matrices: zero above the diagonal, or above another one.
 
     (*, n, m) -> (*, n, m). `diagonal` counts upwards from the main one, which is 0.
+
+    Raises
+    ------
+    ShapeError
+        If x has fewer than two axes.
     """
     _check_matrices("tril", x)
     diagonal = integer("tril", "diagonal", diagonal)
@@ -347,6 +457,11 @@ def triu(x, *, diagonal=0):
     """The upper triangles of matrices: zero below the diagonal, or below another one.
 
     (*, n, m) -> (*, n, m). `diagonal` counts upwards from the main one, which is 0.
+
+    Raises
+    ------
+    ShapeError
+        If x has fewer than two axes.
     """
     _check_matrices("triu", x)
     diagonal = integer("triu", "diagonal", diagonal)

@@ -30,6 +30,8 @@ def pixel_shuffle(x, *, upscale_factor):
     ------
     ShapeError
         If r^2 does not divide the channels.
+    ValueError
+        If r is below 1.
 
     References
     ----------
@@ -67,6 +69,8 @@ def pixel_unshuffle(x, *, downscale_factor):
     ------
     ShapeError
         If r does not divide height and width.
+    ValueError
+        If r is below 1.
     """
     r = _factor("pixel_unshuffle", "downscale_factor", downscale_factor, x)
     if x.shape[-2] % r or x.shape[-1] % r:
@@ -101,6 +105,8 @@ def channel_shuffle(x, *, groups):
     ------
     ShapeError
         If G does not divide the channels.
+    ValueError
+        If G is below 1.
 
     References
     ----------

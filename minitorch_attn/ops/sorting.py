@@ -38,6 +38,11 @@ def sort(input, dim=-1, descending=False, stable=False):
     -------
     values, indices : (*)
         With ``values = gather(input, dim, indices)``.
+
+    Raises
+    ------
+    IndexError
+        If there is no such axis.
     """
     x = operand(input)
     dim = axis_of("sort", dim, max(x.ndim, 1))
