@@ -1,6 +1,7 @@
 import numpy as np
 
-from minitorch_attn.course.exercise import Case, Exercise, rules
+from minitorch_attn.course.comparison import describe
+from minitorch_attn.course.exercise import Case, Exercise, Mistake, rules
 
 
 def _whole(rng, *shape):
@@ -15,6 +16,25 @@ def _distinct(rng, *shape):
 
 def _sizes(rng, *bounds):
     return [int(rng.integers(low, high + 1)) for low, high in bounds]
+
+
+def _parts(*labels):
+    """An observer of a function that returns several arrays: each is looked at under its name."""
+
+    def observe(subject, case):
+        result = subject(*case.inputs, **case.settings)
+        if result is None:
+            yield labels[0], None
+        if not isinstance(result, (tuple, list)) or len(result) != len(labels):
+            came = describe(result)
+            raise Mistake(
+                f"It should return {len(labels)} arrays, in this order: {', '.join(labels)}; "
+                f"this returned {came}.",
+                "not the arrays asked for",
+            )
+        yield from zip(labels, result, strict=True)
+
+    return observe
 
 
 # -- max_pool2d -----------------------------------------------------------------------------
@@ -174,6 +194,62 @@ def starts_at_zero(x, *, size):
     return np.maximum(y, 0), lambda dy: vjp_x(dy * (y > 0))
 
 
+@max_pool2d.mutant(
+    "The place of the winner is counted from the corner of its window: add p * size to its row "
+    "and q * size to its column."
+)
+def place_in_the_window(x, *, size):
+    y, _ = _max_pool(x, size)
+    P, Q = y.shape[2:]
+
+    def vjp_x(dy):
+        dx = np.zeros(x.shape)
+        for n, c, p, q in np.ndindex(dy.shape):
+            window = x[n, c, p * size : (p + 1) * size, q * size : (q + 1) * size]
+            dx[n, c, window.argmax() // size, window.argmax() % size] += dy[n, c, p, q]
+        return dx
+
+    return y, vjp_x
+
+
+@max_pool2d.mutant(
+    "These are not the windows: `reshape` alone puts numbers together that follow one another in "
+    "a row. Reshape to (N, C, P, size, Q, size) and swap the axes 3 and 4 first."
+)
+def axes_not_swapped(x, *, size):
+    N, C, H, W = x.shape
+    P, Q = H // size, W // size
+    rows = x[:, :, : P * size, : Q * size].reshape(N, C, P, Q, size * size)
+
+    def vjp_x(dy):
+        dx = np.zeros(x.shape)
+        given = (_one_hot(rows) * dy[..., None]).reshape(N, C, P * size, Q * size)
+        dx[:, :, : P * size, : Q * size] = given
+        return dx
+
+    return rows.max(axis=-1), vjp_x
+
+
+@max_pool2d.mutant(
+    "The winners get 1, whatever dy is. That is the derivative; the rule multiplies it by the dy "
+    "of its window."
+)
+def dy_ignored(x, *, size):
+    y, vjp_x = _max_pool(x, size)
+    return y, lambda dy: vjp_x(np.ones_like(dy))
+
+
+@max_pool2d.mutant(
+    "The rows and columns that are left over make windows of their own here; only whole windows "
+    "count, H // size and W // size of them."
+)
+def incomplete_windows(x, *, size):
+    H, W = x.shape[2:]
+    margins = (0, 0), (0, 0), (0, -H % size), (0, -W % size)
+    y, vjp_x = _max_pool(np.pad(x, margins, constant_values=-np.inf), size)
+    return y, lambda dy: vjp_x(dy)[:, :, :H, :W]
+
+
 # -- avg_pool2d -----------------------------------------------------------------------------
 
 
@@ -290,6 +366,63 @@ def mean_over_windows(x, *, size, stride):
         return dx / np.maximum(count, 1)
 
     return _avg_pool(x, size, stride, scale=scale)
+
+
+@avg_pool2d.mutant(
+    "The windows in the rule lie one pixel apart: window (p, q) begins at row p * stride and "
+    "column q * stride."
+)
+def stride_forgotten(x, *, size, stride):
+    return _avg_pool(x, size, stride, step=1)
+
+
+@avg_pool2d.mutant(
+    "dy is divided by the number of windows, P * Q. What counts is how many pixels a window has: "
+    "size**2."
+)
+def divided_by_windows(x, *, size, stride):
+    P, Q = ((n - size) // stride + 1 for n in x.shape[2:])
+    return _avg_pool(x, size, stride, divisor=P * Q)
+
+
+@avg_pool2d.mutant(
+    "dx is multiplied by x. The mean is linear: its derivative is 1 / size**2, whatever the values."
+)
+def times_x(x, *, size, stride):
+    return _avg_pool(x, size, stride, scale=lambda dx, P, Q: dx * x)
+
+
+@avg_pool2d.mutant(
+    "Only the first pixel of each window gets its share. All size**2 pixels took part in the mean."
+)
+def first_pixel_only(x, *, size, stride):
+    y, _ = _avg_pool(x, size, stride)
+
+    def vjp_x(dy):
+        dx = np.zeros(x.shape)
+        for p, q in np.ndindex(dy.shape[2:]):
+            dx[:, :, p * stride, q * stride] += dy[:, :, p, q] / size**2
+        return dx
+
+    return y, vjp_x
+
+
+@avg_pool2d.mutant(
+    "`dy[:, :, p, q]` has the shape (N, C), which met the rows and columns of the window, because "
+    "broadcasting starts from the right. Give it two more axes: `dy[:, :, p, q, None, None]`."
+)
+def axes_of_the_window_missing(x, *, size, stride):
+    y, _ = _avg_pool(x, size, stride)
+
+    def vjp_x(dy):
+        dx = np.zeros(x.shape)
+        for p, q in np.ndindex(dy.shape[2:]):
+            rows = slice(p * stride, p * stride + size)
+            columns = slice(q * stride, q * stride + size)
+            dx[:, :, rows, columns] += dy[:, :, p, q] / size**2
+        return dx
+
+    return y, vjp_x
 
 
 # -- batch_norm -----------------------------------------------------------------------------
@@ -431,6 +564,44 @@ def shifted_before_scaling(x, gamma, beta, eps=1e-5):
 )
 def along_the_columns(x, gamma, beta, eps=1e-5):
     return gamma * _norm(x, np.ones_like(gamma), np.zeros_like(beta), eps) + beta
+
+
+@batch_norm.mutant(
+    "gamma and beta are not used: this returns xhat; the output is gamma * xhat + beta."
+)
+def gamma_and_beta_forgotten(x, gamma, beta, eps=1e-5):
+    return _norm(x, np.ones_like(gamma), np.zeros_like(beta), eps)
+
+
+@batch_norm.mutant("eps is missing: it is added to the variance, under the root.")
+def eps_missing(x, gamma, beta, eps=1e-5):
+    return _norm(x, gamma, beta, 0.0)
+
+
+@batch_norm.mutant(
+    "The variance is a sum here; it is the *mean* of the squared deviations over the m values."
+)
+def sum_for_variance(x, gamma, beta, eps=1e-5):
+    centred = x - _mean(x)
+    variance = (centred**2).sum(axis=(0, 2, 3), keepdims=True)
+    return gamma[:, None, None] * centred / np.sqrt(variance + eps) + beta[:, None, None]
+
+
+@batch_norm.mutant(
+    "Every value is divided by its own deviation from the mean. The variance is the mean of their "
+    "squares: one number for a channel."
+)
+def deviations_not_averaged(x, gamma, beta, eps=1e-5):
+    centred = x - _mean(x)
+    return gamma[:, None, None] * centred / np.sqrt(centred**2 + eps) + beta[:, None, None]
+
+
+@batch_norm.mutant(
+    "The variance was made from x**2: square the deviations from the mean, (x - mean)**2."
+)
+def squares_not_centred(x, gamma, beta, eps=1e-5):
+    scaled = (x - _mean(x)) / np.sqrt(_mean(x**2) + eps)
+    return gamma[:, None, None] * scaled + beta[:, None, None]
 
 
 # -- batch_norm_rules -----------------------------------------------------------------------
@@ -610,6 +781,54 @@ def mean_for_beta(x, gamma, beta, *, eps=1e-5):
     return _norm_rules(x, gamma, beta, eps, vjp_beta=lambda dy: dy.mean(axis=(0, 2, 3)))
 
 
+@batch_norm_rules.mutant(
+    "The means in dx went over all channels together; each channel has its own, over axes 0, 2 "
+    "and 3 with keepdims=True."
+)
+def means_over_all_channels(x, gamma, beta, *, eps=1e-5):
+    return _norm_rules(
+        x, gamma, beta, eps, lambda dy, xhat: dy - dy.mean() - xhat * (dy * xhat).mean()
+    )
+
+
+@batch_norm_rules.mutant(
+    "The last term of dx has a plus: what dy has along xhat is taken out, so it is subtracted."
+)
+def sign_of_the_last_term(x, gamma, beta, *, eps=1e-5):
+    return _norm_rules(
+        x, gamma, beta, eps, lambda dy, xhat: dy - _mean(dy) + xhat * _mean(dy * xhat)
+    )
+
+
+@batch_norm_rules.mutant(
+    "gamma * r multiplies the first term of dx only; it stands in front of the whole bracket."
+)
+def bracket_missing(x, gamma, beta, *, eps=1e-5):
+    y, (_, vjp_gamma, vjp_beta) = _norm_rules(x, gamma, beta, eps)
+    xhat = (y - beta[:, None, None]) / gamma[:, None, None]
+    gain = gamma[:, None, None] / np.sqrt(_mean((x - _mean(x)) ** 2) + eps)
+    return y, (lambda dy: gain * dy - _mean(dy) - xhat * _mean(dy * xhat), vjp_gamma, vjp_beta)
+
+
+@batch_norm_rules.mutant("dx is divided by r. r is 1 / sigma already: multiply by it.")
+def divided_by_r(x, gamma, beta, *, eps=1e-5):
+    return _norm_rules(x, gamma, beta, eps, gain=lambda gamma, r: gamma / r)
+
+
+@batch_norm_rules.mutant("The last term of dx is made with x; it takes xhat, both times.")
+def x_for_xhat_in_dx(x, gamma, beta, *, eps=1e-5):
+    return _norm_rules(x, gamma, beta, eps, lambda dy, xhat: dy - _mean(dy) - x * _mean(dy * x))
+
+
+@batch_norm_rules.mutant(
+    "The rules of gamma and beta are exchanged: they come in the order of the inputs, "
+    "`(vjp_x, vjp_gamma, vjp_beta)`."
+)
+def rules_exchanged(x, gamma, beta, *, eps=1e-5):
+    y, (vjp_x, vjp_gamma, vjp_beta) = _norm_rules(x, gamma, beta, eps)
+    return y, (vjp_x, vjp_beta, vjp_gamma)
+
+
 # -- running_statistics ---------------------------------------------------------------------
 
 
@@ -628,6 +847,7 @@ def _running(x, running_mean, running_var, training, momentum, eps, **mistake):
         if mistake.get("turned_round"):
             kept, share = share, kept
         unbiased = biased if mistake.get("biased") else biased * count / (count - 1)
+        unbiased = unbiased * mistake.get("factor", 1.0)
         new_mean = mistake.get("kept", kept) * running_mean + share * mean
         new_var = mistake.get("kept", kept) * running_var + share * unbiased
     if training:
@@ -642,7 +862,7 @@ def _running(x, running_mean, running_var, training, momentum, eps, **mistake):
 
 def _running_case(label, rng, N, C, H, W, **settings):
     x, *_ = _channels(rng, N, C, H, W)
-    return Case(label, x, _whole(rng, C), rng.integers(1, 9, size=C).astype(float), **settings)
+    return Case(label, x, _whole(rng, C), rng.integers(3, 9, size=C).astype(float), **settings)
 
 
 def _any_running(rng):
@@ -655,6 +875,7 @@ def _any_running(rng):
 running_statistics = Exercise(
     "07.running_statistics",
     reference=running_statistics_reference,
+    observe=_parts("xhat", "the running mean after it", "the running variance after it"),
     cases=[
         Case(
             "training, two images of one pixel",
@@ -758,6 +979,57 @@ def count_of_images(x, running_mean, running_var, *, training, momentum=0.1, eps
 )
 def old_kept_whole(x, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
     return _running(x, running_mean, running_var, training, momentum, eps, kept=1.0)
+
+
+@running_statistics.mutant(
+    "The running statistics never move: in training they take in a share of the batch's."
+)
+def never_moved(x, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
+    return _running(x, running_mean, running_var, training, 0.0, eps)
+
+
+@running_statistics.mutant(
+    "The statistics of the batch replace the running ones; only a share of them, momentum, comes "
+    "in, and (1 - momentum) of the old stays."
+)
+def replaced(x, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
+    return _running(x, running_mean, running_var, training, 1.0, eps)
+
+
+@running_statistics.mutant(
+    "The factor is upside down: the unbiased variance is the larger one, m / (m - 1) times v."
+)
+def factor_upside_down(x, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
+    m = x.size // x.shape[1]
+    factor = ((m - 1) / m) ** 2 if training else 1.0
+    return _running(x, running_mean, running_var, training, momentum, eps, factor=factor)
+
+
+@running_statistics.mutant(
+    "m counts all channels (x.size); a channel has m = N * H * W values of its own, "
+    "x.size // x.shape[1]."
+)
+def count_of_all_channels(x, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
+    return _running(x, running_mean, running_var, training, momentum, eps, count=max(x.size, 2))
+
+
+@running_statistics.mutant(
+    "The standard deviation went into running_var; the variance is asked for, without a root."
+)
+def deviation_for_variance(x, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
+    m = x.size // x.shape[1]
+    unbiased = x.var(axis=(0, 2, 3)) * m / max(m - 1, 1)
+    factor = np.sqrt(1 / unbiased) if training else 1.0
+    return _running(x, running_mean, running_var, training, momentum, eps, factor=factor)
+
+
+@running_statistics.mutant(
+    "In evaluation this divides by the running variance; take its root, of running_var + eps."
+)
+def root_forgotten_in_evaluation(x, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
+    used = running_var if training else (running_var + eps) ** 2 - eps
+    xhat, *_ = _running(x, running_mean, used, training, momentum, eps)
+    return xhat, *_running(x, running_mean, running_var, training, momentum, eps)[1:]
 
 
 # -- group_norm -----------------------------------------------------------------------------
@@ -876,6 +1148,41 @@ def eps_beside_the_root(x, groups, eps=1e-5):
     return ((rows - mean) / (deviation + eps)).reshape(x.shape)
 
 
+@group_norm.mutant(
+    "Groups of different images are mixed: `reshape(groups, ...)` cuts the whole batch into that "
+    "many pieces. Keep the axis of images: `reshape(N, groups, -1)`."
+)
+def images_cut_with_groups(x, groups, eps=1e-5):
+    return _standard(x.reshape(groups, -1), 1, eps).reshape(x.shape)
+
+
+@group_norm.mutant("This divides by the variance; take its square root first.")
+def divided_by_the_variance(x, groups, eps=1e-5):
+    rows = x.reshape(len(x), groups, -1)
+    mean, variance = rows.mean(axis=2, keepdims=True), rows.var(axis=2, keepdims=True)
+    return ((rows - mean) / (variance + eps)).reshape(x.shape)
+
+
+@group_norm.mutant("The mean was not subtracted before dividing.")
+def mean_not_subtracted_in_groups(x, groups, eps=1e-5):
+    rows = x.reshape(len(x), groups, -1)
+    return (rows / np.sqrt(rows.var(axis=2, keepdims=True) + eps)).reshape(x.shape)
+
+
+@group_norm.mutant("eps is missing: it is added to the variance, under the root.")
+def without_eps(x, groups, eps=1e-5):
+    return _grouped(x, groups, 0.0)
+
+
+@group_norm.mutant(
+    "The means have lost their axis, so they meet the wrong one: take mean and variance with "
+    "keepdims=True."
+)
+def keepdims_forgotten(x, groups, eps=1e-5):
+    rows = x.reshape(len(x), groups, -1)
+    return ((rows - rows.mean(axis=2)) / np.sqrt(rows.var(axis=2) + eps)).reshape(x.shape)
+
+
 # -- fold_batch_norm ------------------------------------------------------------------------
 
 
@@ -898,6 +1205,7 @@ def _any_folding(rng):
 fold_batch_norm = Exercise(
     "07.fold_batch_norm",
     reference=fold_batch_norm_reference,
+    observe=_parts("the new weights", "the new bias"),
     cases=[
         Case(
             "one weight",
@@ -910,8 +1218,8 @@ fold_batch_norm = Exercise(
     ],
     more=_any_folding,
     hints=[
-        "Multiply the equation out, and sort by what stands with w * x and what stands alone.",
-        "With s = gamma / sqrt(variance + eps): s * (w * x) + s * (b - mean) + beta.",
+        "Multiply the equation out, and sort by what stands with conv(w, x) and what stands alone.",
+        "With s = gamma / sqrt(variance + eps): s * conv(w, x) + s * (b - mean) + beta.",
         "s has one number for each output channel: `s[:, None, None, None] * w`.",
     ],
 )
@@ -975,3 +1283,51 @@ def along_the_input_channels(w, b, mean, variance, gamma, beta, eps=1e-5):
 def beta_scaled(w, b, mean, variance, gamma, beta, eps=1e-5):
     slope = gamma / np.sqrt(variance + eps)
     return slope[:, None, None, None] * w, slope * (b - mean + beta)
+
+
+@fold_batch_norm.mutant("beta is missing: it is added at the end, slope * (b - mean) + beta.")
+def beta_lost(w, b, mean, variance, gamma, beta, eps=1e-5):
+    return fold_batch_norm_reference(w, b, mean, variance, gamma, 0 * beta, eps)
+
+
+@fold_batch_norm.mutant(
+    "gamma is missing: the slope is gamma / sqrt(variance + eps), in the weights and in the bias."
+)
+def gamma_lost(w, b, mean, variance, gamma, beta, eps=1e-5):
+    return fold_batch_norm_reference(w, b, mean, variance, np.ones_like(gamma), beta, eps)
+
+
+@fold_batch_norm.mutant(
+    "The bias is right, but the weights are as they were: multiply each kernel by its slope."
+)
+def weights_not_scaled(w, b, mean, variance, gamma, beta, eps=1e-5):
+    return w, fold_batch_norm_reference(w, b, mean, variance, gamma, beta, eps)[1]
+
+
+@fold_batch_norm.mutant(
+    "The weights are multiplied by gamma alone; divide by sqrt(variance + eps) as well."
+)
+def weights_not_divided(w, b, mean, variance, gamma, beta, eps=1e-5):
+    bias = fold_batch_norm_reference(w, b, mean, variance, gamma, beta, eps)[1]
+    return gamma[:, None, None, None] * w, bias
+
+
+@fold_batch_norm.mutant(
+    "gamma is in the new weights, but missing in the new bias: b - mean is multiplied by the "
+    "whole slope, gamma / sqrt(variance + eps)."
+)
+def bias_without_gamma(w, b, mean, variance, gamma, beta, eps=1e-5):
+    folded, _ = fold_batch_norm_reference(w, b, mean, variance, gamma, beta, eps)
+    return folded, (b - mean) / np.sqrt(variance + eps) + beta
+
+
+@fold_batch_norm.mutant("eps was added to the root; it belongs under it: sqrt(variance + eps).")
+def eps_outside_of_the_root(w, b, mean, variance, gamma, beta, eps=1e-5):
+    return fold_batch_norm_reference(w, b, mean, (np.sqrt(variance) + eps) ** 2, gamma, beta, 0.0)
+
+
+@fold_batch_norm.mutant(
+    "The slope multiplies by the root; it divides by it: gamma / sqrt(variance + eps)."
+)
+def multiplied_by_the_root(w, b, mean, variance, gamma, beta, eps=1e-5):
+    return fold_batch_norm_reference(w, b, mean, 1 / (variance + eps), gamma, beta, 0.0)
