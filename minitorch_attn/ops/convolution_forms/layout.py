@@ -43,18 +43,21 @@ def empty_like(x: Array, shape: tuple[int, ...], *others: Array) -> Array:
 
 
 def copy_channels_last(x: Array, out: Array) -> None:
-    """Copy images (N, C, H, W) into an array (N, H, W, C).
+    """Copy images (N, C, H, W) into an array (N, H, W, C)."""
+    out[...] = channels_last(close_by(x))
 
-    Where planes lie a multiple of 1 KB apart, all numbers of a pixel compete for the same few
-    places of the cache, and reading them pixel by pixel is eight times slower. Then a first copy
-    brings the planes out of step.
+
+def close_by(x: Array) -> Array:
+    """The same images (N, C, H, W), such that they are quick to read pixel by pixel.
+
+    A pixel of channels first has its numbers in C planes: more than a processor foresees, and where
+    planes lie a multiple of 1 KB apart, all of them compete for the same few places of its cache
+    (eight times slower). So whole planes are copied into the cache first, and out of step.
     """
-    if x.strides[1] % 1024 == 0 and x.shape[1] > 8:
-        xp = array_module(x)
-        N, C, H, W = x.shape
-        apart = xp.empty((C, H * W + 16), dtype=x.dtype)[:, : H * W].reshape(C, H, W)
-        for image, there in zip(x, out):
-            apart[...] = image
-            there[...] = apart.transpose(1, 2, 0)
-    else:
-        out[...] = channels_last(x)
+    if x.strides[1] == x.itemsize or x.shape[1] <= 8:
+        return x
+    N, C, H, W = x.shape
+    apart = array_module(x).empty((N, C, H * W + 16), dtype=x.dtype)[..., : H * W]
+    copy = apart.reshape(x.shape)
+    copy[...] = x
+    return copy

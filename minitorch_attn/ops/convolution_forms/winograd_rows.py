@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from ...engine import array_module
 from ...engine.backend import Array
 from ...engine.threads import in_parallel
-from ..windows import blocks
 from .geometry import Geometry
-from .layout import channels_first, channels_last, copy_channels_last
+from .layout import channels_first, channels_last, close_by, copy_channels_last
 from .winograd import TILE, tiles_along, transform
+
+BLOCK_BYTES = 2 << 20  # images are worked through in blocks, to use what is still in the cache
+QUICK_PRODUCT = 10**6  # of more multiplications, OpenBLAS first copies the factors of a product
 
 
 def suits(g: Geometry) -> bool:
@@ -103,10 +105,10 @@ def _output_values(dy: Array, g: Geometry) -> Array:
     xp = array_module(dy)
     A, p, m = xp.asarray(transform(g.kernel[0], dy.dtype).A), _tiles(g), _rows_per_tile(g)
     n, O, P, Q = dy.shape
-    outputs = channels_last(dy)
+    outputs = channels_last(close_by(dy))
     if P < p * m:
-        outputs = xp.zeros((n, p * m, Q, O), dtype=dy.dtype)
-        outputs[:, :P] = channels_last(dy)
+        rows, outputs = outputs, xp.zeros((n, p * m, Q, O), dtype=dy.dtype)
+        outputs[:, :P] = rows
     values = xp.empty((TILE, n, p, Q * O), dtype=dy.dtype)
     xp.matmul(A, outputs.reshape(n, p, m, Q * O), out=values.transpose(1, 2, 0, 3))
     return values
@@ -142,6 +144,8 @@ def _tiles(g: Geometry) -> int:
 
 
 def _blocks(part: slice, g: Geometry, itemsize: int) -> Iterator[slice]:
-    per_image = TILE * _tiles(g) * g.places[1] * (g.kernel[1] * g.C + g.O) * itemsize
-    for block in blocks(part.stop - part.start, per_image):
-        yield slice(part.start + block.start, part.start + block.stop)
+    window, places = g.kernel[1] * g.C, _tiles(g) * g.places[1]
+    fitting = BLOCK_BYTES // (TILE * places * (window + g.O) * itemsize)
+    quick = QUICK_PRODUCT // (places * window * g.O)
+    size = max(1, min(fitting, quick))
+    return (slice(n, min(n + size, part.stop)) for n in range(part.start, part.stop, size))
