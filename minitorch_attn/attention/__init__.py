@@ -2,14 +2,19 @@
 
 from .bam import BAM
 from .cbam import CBAM, ChannelAttention, SpatialAttention
+from .channel_spatial_se import ChannelSpatialSE, SpatialSE
+from .eca import ECA
 from .spatial_transformer import SpatialTransformer
 from .squeeze_excitation import SqueezeExcitation
 
 __all__ = [
     "BAM",
     "CBAM",
+    "ECA",
     "ChannelAttention",
+    "ChannelSpatialSE",
     "SpatialAttention",
+    "SpatialSE",
     "SpatialTransformer",
     "SqueezeExcitation",
 ]
