@@ -35,6 +35,13 @@ from .preact_resnet import (
     preact_resnet1001,
 )
 from .pyramidnet import PyramidNet, pyramidnet
+from .residual_attention_network import (
+    ResidualAttentionNetwork,
+    attention56,
+    attention92,
+    cifar_attention,
+    residual_attention_network,
+)
 from .resnet import (
     BasicBlock,
     Bottleneck,
@@ -77,6 +84,7 @@ __all__ = [
     "PreActResNet",
     "PyramidNet",
     "ResNet",
+    "ResidualAttentionNetwork",
     "SEBlock",
     "SEResNet",
     "ShuffleNetV1",
@@ -85,8 +93,11 @@ __all__ = [
     "VGG",
     "Xception",
     "alexnet",
+    "attention56",
+    "attention92",
     "auxiliary_cross_entropy",
     "bam_resnet",
+    "cifar_attention",
     "cifar_densenet",
     "cifar_resnet",
     "cifar_resnext",
@@ -112,6 +123,7 @@ __all__ = [
     "preact_resnet110",
     "preact_resnet164",
     "pyramidnet",
+    "residual_attention_network",
     "resnet101",
     "resnet110",
     "resnet1202",
