@@ -11,7 +11,6 @@ moving tiles about that takes the time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from ...engine import array_module
@@ -44,16 +43,18 @@ def saving(g: Geometry) -> float:
 def forward(x: Array, weight: Array, g: Geometry) -> Array:
     """Y = A^T [(G g) * (B^T d)] for six rows d: (N, C, H, W), (O, C, R, S) -> (N, O, P, Q)."""
     xp = array_module(x)
-    (P, Q), p = g.places, _tiles(g)
+    (P, Q), S, p = g.places, g.kernel[1], _tiles(g)
     A = xp.asarray(transform(g.kernel[0], x.dtype).A)
     kernels = _kernel_values(weight, g)
     y = xp.empty((g.N, p, A.shape[1], Q * g.O), dtype=xp.result_type(x, weight))
 
     def compute(part: slice) -> None:
         for images in _blocks(part, g, y.itemsize):
-            values = _windows(_image_values(x[images], g), g) @ kernels
             there = y[images]
-            values = values.reshape(TILE, len(there), p, Q * g.O)
+            values = xp.empty((TILE, len(there) * p * _pitch(g) // S, S, g.O), dtype=y.dtype)
+            for s, seen in enumerate(_windows(x[images], g)):
+                xp.matmul(seen, kernels, out=values[:, :, s])
+            values = values.reshape(TILE, len(there), p, -1)[..., : Q * g.O]
             xp.matmul(A.T, values.transpose(1, 2, 0, 3), out=there)
 
     in_parallel(compute, g.N)
@@ -74,8 +75,9 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
     def compute(part: slice) -> Array:
         total = xp.zeros((TILE, S * g.C, g.O), dtype=x.dtype)
         for images in _blocks(part, g, x.itemsize):
-            values = _windows(_image_values(x[images], g), g)
-            total += values.swapaxes(1, 2) @ _output_values(dy[images], g).reshape(TILE, -1, g.O)
+            dvalues = _output_values(dy[images], g).reshape(TILE, -1, S, g.O)
+            for s, seen in enumerate(_windows(x[images], g)):
+                total += seen.swapaxes(1, 2) @ dvalues[:, :, s]
         return total
 
     G = xp.asarray(transform(R, x.dtype).G)
@@ -86,22 +88,38 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
 # -- values at the 6 points -------------------------------------------------------------
 
 
+def _windows(x: Array, g: Geometry) -> Iterator[Array]:
+    """What every S-th place sees in B^T d, from place 0, 1 ... S - 1 on: S x (6, places, S * C).
+
+    The windows of places 0, S, 2 S ... lie in memory side by side, which makes them the rows of a
+    matrix without a copy; so do those of places 1, S + 1, 2 S + 1 ...
+    """
+    values, start = _image_values(x, g), (g.kernel[1] - 1) * g.C
+    for first in range(0, start + 1, g.C):
+        yield values[first : len(values) - start + first].reshape(TILE, -1, g.kernel[1] * g.C)
+
+
 def _image_values(x: Array, g: Geometry) -> Array:
-    """B^T d of all tiles: (N, C, H, W) -> (6, N, tiles, padded W * C)."""
+    """B^T d of all tiles, in one row: (N, C, H, W) -> (6 * N * tiles * pitch * C + (S - 1) * C,).
+
+    The last window sticks out by S - 1 pixels.
+    """
     xp = array_module(x)
     B, p = xp.asarray(transform(g.kernel[0], x.dtype).B), _tiles(g)
     (top, _), (left, _) = g.border
     n, C, H, W = x.shape
-    padded = xp.zeros((n, p * _rows_per_tile(g) + g.kernel[0] - 1, g.padded_size[1], C), x.dtype)
+    padded = xp.zeros((n, p * _rows_per_tile(g) + g.kernel[0] - 1, _pitch(g), C), dtype=x.dtype)
     copy_channels_last(x, padded[:, top : top + H, left : left + W])
     d = tiles_along(1, padded.reshape(n, padded.shape[1], -1), p, _rows_per_tile(g))
-    values = xp.empty((TILE, n, p, d.shape[3]), dtype=x.dtype)
-    xp.matmul(B.T, d, out=values.transpose(1, 2, 0, 3))
+    count = TILE * n * p * d.shape[3]
+    values = xp.empty(count + (g.kernel[1] - 1) * C, dtype=x.dtype)
+    values[count:] = 0
+    xp.matmul(B.T, d, out=values[:count].reshape(TILE, n, p, -1).transpose(1, 2, 0, 3))
     return values
 
 
 def _output_values(dy: Array, g: Geometry) -> Array:
-    """A dY of all tiles: (N, O, P, Q) -> (6, N, tiles, Q * O)."""
+    """A dY of all tiles, and zeros to the right: (N, O, P, Q) -> (6, N, tiles, pitch * O)."""
     xp = array_module(dy)
     A, p, m = xp.asarray(transform(g.kernel[0], dy.dtype).A), _tiles(g), _rows_per_tile(g)
     n, O, P, Q = dy.shape
@@ -109,8 +127,10 @@ def _output_values(dy: Array, g: Geometry) -> Array:
     if P < p * m:
         rows, outputs = outputs, xp.zeros((n, p * m, Q, O), dtype=dy.dtype)
         outputs[:, :P] = rows
-    values = xp.empty((TILE, n, p, Q * O), dtype=dy.dtype)
-    xp.matmul(A, outputs.reshape(n, p, m, Q * O), out=values.transpose(1, 2, 0, 3))
+    values = xp.empty((TILE, n, p, _pitch(g) * O), dtype=dy.dtype)
+    values[..., Q * O :] = 0
+    outputs = outputs.reshape(n, p, m, Q * O)
+    xp.matmul(A, outputs, out=values[..., : Q * O].transpose(1, 2, 0, 3))
     return values
 
 
@@ -121,15 +141,6 @@ def _kernel_values(weight: Array, g: Geometry) -> Array:
     G = xp.asarray(transform(R, weight.dtype).G)
     values = G @ weight.transpose(2, 3, 1, 0).reshape(R, -1)
     return values.reshape(TILE, S * g.C, g.O)
-
-
-def _windows(values: Array, g: Geometry) -> Array:
-    """What each place sees of its row: (6, N, tiles, padded W * C) -> (6, N * tiles * Q, S * C)."""
-    Q, S, C = g.places[1], g.kernel[1], g.C
-    shape = (*values.shape[:3], Q, S * C)
-    strides = (*values.strides[:3], C * values.itemsize, values.itemsize)
-    seen = array_module(values).lib.stride_tricks.as_strided(values, shape, strides)
-    return seen.reshape(TILE, math.prod(shape[1:4]), S * C)
 
 
 # -- sizes ------------------------------------------------------------------------------
@@ -143,9 +154,18 @@ def _tiles(g: Geometry) -> int:
     return -(-g.places[0] // _rows_per_tile(g))
 
 
+def _pitch(g: Geometry) -> int:
+    """How many pixels it is from row to row: a multiple of S.
+
+    The zeros behind a row are also those before the next one.
+    """
+    S = g.kernel[1]
+    return -(-(g.size[1] + max(g.border[1])) // S) * S
+
+
 def _blocks(part: slice, g: Geometry, itemsize: int) -> Iterator[slice]:
-    window, places = g.kernel[1] * g.C, _tiles(g) * g.places[1]
-    fitting = BLOCK_BYTES // (TILE * places * (window + g.O) * itemsize)
-    quick = QUICK_PRODUCT // (places * window * g.O)
+    places = _tiles(g) * _pitch(g)
+    fitting = BLOCK_BYTES // (TILE * places * (g.C + g.O) * itemsize)
+    quick = QUICK_PRODUCT // (places * g.C * g.O)
     size = max(1, min(fitting, quick))
     return (slice(n, min(n + size, part.stop)) for n in range(part.start, part.stop, size))
