@@ -1,18 +1,22 @@
 """Run the benchmarks: a table of times and ratios, and the same as JSON."""
 
 import argparse
+import contextlib
 import ctypes
+import datetime
 import importlib
 import json
 import os
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .measure import CASES, Result, clock_for, measure
 
 MODULES = ("engine_overhead", "convolution", "sampling", "normalization", "pooling", "networks")
+PEERS = ("torch", "dezero", "chainer", "mygrad", "autograd")
 
 
 def main() -> None:
@@ -67,11 +71,14 @@ def _print_table(name: str, results: Iterable[Result]) -> None:
 
 
 def _versions() -> dict[str, str]:
-    import numpy
-
+    installed = {}
+    for library in ("numpy", *PEERS):
+        with contextlib.suppress(PackageNotFoundError):
+            installed[library] = version(library)
     return {
+        "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
-        "numpy": numpy.__version__,
+        **installed,
         "machine": platform.machine(),
         "system": platform.system(),
     }
