@@ -52,8 +52,25 @@ from .resnet import (
     resnet101,
     resnet152,
 )
-from .resnext import cifar_resnext, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d
+from .resnext import (
+    cifar_resnext,
+    resnext50_32x4d,
+    resnext101_32x4d,
+    resnext101_32x8d,
+    resnext101_64x4d,
+)
 from .se_resnet import SEBlock, SEResNet, se_resnet
+from .senet import (
+    SENet,
+    SENetBlock,
+    se_googlenet,
+    se_resnet50,
+    se_resnet101,
+    se_resnet152,
+    se_resnext50_32x4d,
+    se_resnext101_32x4d,
+    senet154,
+)
 from .shufflenet_v1 import ShuffleNetV1, shufflenet_v1
 from .shufflenet_v2 import (
     ShuffleNetV2,
@@ -86,6 +103,8 @@ __all__ = [
     "ResNet",
     "ResidualAttentionNetwork",
     "SEBlock",
+    "SENet",
+    "SENetBlock",
     "SEResNet",
     "ShuffleNetV1",
     "ShuffleNetV2",
@@ -135,10 +154,18 @@ __all__ = [
     "resnet44",
     "resnet50",
     "resnet56",
+    "resnext101_32x4d",
     "resnext101_32x8d",
     "resnext101_64x4d",
     "resnext50_32x4d",
+    "se_googlenet",
     "se_resnet",
+    "se_resnet101",
+    "se_resnet152",
+    "se_resnet50",
+    "se_resnext101_32x4d",
+    "se_resnext50_32x4d",
+    "senet154",
     "shufflenet_v1",
     "shufflenet_v2_x0_5",
     "shufflenet_v2_x1_0",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor
 from .conv_bn import ConvBN
+from .resnet import Attention, attend
 
 
 class GoogLeNetOutputs(NamedTuple):
@@ -63,13 +65,21 @@ class Inception(nn.Module):
         False is the module of the paper. True is torchvision's: batch normalisation in place of
         biases, and, by an old mistake that its weights have grown around, 3x3 kernels in the branch
         of 5x5.
+    attention : callable, optional
+        ``attention(channels)`` makes a module that y goes through.
 
     References
     ----------
     Szegedy et al., "Going Deeper with Convolutions" (2015), figure 2 (b).
     """
 
-    def __init__(self, in_channels: int, widths: tuple[int, ...], batch_norm: bool = False):
+    def __init__(
+        self,
+        in_channels: int,
+        widths: tuple[int, ...],
+        batch_norm: bool = False,
+        attention: Attention | None = None,
+    ):
         super().__init__()
         ones, reduce3, threes, reduce5, fives, pooled = widths
         widest = 3 if batch_norm else 5
@@ -86,11 +96,12 @@ class Inception(nn.Module):
             nn.MaxPool2d(3, stride=1, padding=1),
             _conv(batch_norm, in_channels, pooled, 1),
         )
+        self.attention = attend(attention, ones + threes + fives + pooled)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W) to (N, O, H, W); O is the sum of the branches' widths."""
         branches = (self.branch1, self.branch2, self.branch3, self.branch4)
-        return F.cat([branch(x) for branch in branches], dim=1)
+        return self.attention(F.cat([branch(x) for branch in branches], dim=1))
 
 
 class InceptionAux(nn.Module):
@@ -158,6 +169,8 @@ class GoogLeNet(nn.Module):
         False is the network of the paper: convolutions with bias, local response normalisation, no
         batch normalisation. True is torchvision's, with its parameter names; `Inception` says what
         is different in the modules.
+    attention : callable, optional
+        ``attention(channels)`` makes a module for what comes out of each Inception module.
 
     Attributes
     ----------
@@ -181,6 +194,7 @@ class GoogLeNet(nn.Module):
         in_channels: int = 3,
         aux_logits: bool = False,
         batch_norm: bool = False,
+        attention: Attention | None = None,
     ):
         super().__init__()
         self.aux_logits = aux_logits
@@ -190,15 +204,16 @@ class GoogLeNet(nn.Module):
         self.norm = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
         self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.maxpool4 = nn.MaxPool2d(2 if batch_norm else 3, stride=2, ceil_mode=True)
-        self.inception3a = Inception(192, (64, 96, 128, 16, 32, 32), batch_norm)
-        self.inception3b = Inception(256, (128, 128, 192, 32, 96, 64), batch_norm)
-        self.inception4a = Inception(480, (192, 96, 208, 16, 48, 64), batch_norm)
-        self.inception4b = Inception(512, (160, 112, 224, 24, 64, 64), batch_norm)
-        self.inception4c = Inception(512, (128, 128, 256, 24, 64, 64), batch_norm)
-        self.inception4d = Inception(512, (112, 144, 288, 32, 64, 64), batch_norm)
-        self.inception4e = Inception(528, (256, 160, 320, 32, 128, 128), batch_norm)
-        self.inception5a = Inception(832, (256, 160, 320, 32, 128, 128), batch_norm)
-        self.inception5b = Inception(832, (384, 192, 384, 48, 128, 128), batch_norm)
+        inception = partial(Inception, batch_norm=batch_norm, attention=attention)
+        self.inception3a = inception(192, (64, 96, 128, 16, 32, 32))
+        self.inception3b = inception(256, (128, 128, 192, 32, 96, 64))
+        self.inception4a = inception(480, (192, 96, 208, 16, 48, 64))
+        self.inception4b = inception(512, (160, 112, 224, 24, 64, 64))
+        self.inception4c = inception(512, (128, 128, 256, 24, 64, 64))
+        self.inception4d = inception(512, (112, 144, 288, 32, 64, 64))
+        self.inception4e = inception(528, (256, 160, 320, 32, 128, 128))
+        self.inception5a = inception(832, (256, 160, 320, 32, 128, 128))
+        self.inception5b = inception(832, (384, 192, 384, 48, 128, 128))
         if aux_logits:
             self.aux1 = InceptionAux(512, num_classes, batch_norm)
             self.aux2 = InceptionAux(528, num_classes, batch_norm)
@@ -234,9 +249,10 @@ def googlenet(
     in_channels: int = 3,
     aux_logits: bool = False,
     batch_norm: bool = False,
+    attention: Attention | None = None,
 ) -> GoogLeNet:
     """GoogLeNet: 6,998,552 parameters with 1000 classes (batch_norm: 6,624,904)."""
-    return GoogLeNet(num_classes, in_channels, aux_logits, batch_norm)
+    return GoogLeNet(num_classes, in_channels, aux_logits, batch_norm, attention)
 
 
 def auxiliary_cross_entropy(outputs: Any, target: Any, weight: float = 0.3) -> Tensor:

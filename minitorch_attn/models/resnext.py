@@ -22,6 +22,14 @@ def resnext50_32x4d(
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, **options)
 
 
+def resnext101_32x4d(
+    num_classes: int = 1000, in_channels: int = 3, attention: Attention | None = None
+) -> ResNet:
+    """ResNeXt-101 (32 x 4d): 44,177,704 parameters with 1000 classes. See `ResNet`."""
+    options = {"groups": 32, "width_per_group": 4, "attention": attention}
+    return ResNet(Bottleneck, (3, 4, 23, 3), num_classes, in_channels, **options)
+
+
 def resnext101_32x8d(
     num_classes: int = 1000, in_channels: int = 3, attention: Attention | None = None
 ) -> ResNet:

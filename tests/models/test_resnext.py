@@ -7,6 +7,7 @@ from minitorch_attn.models import (
     Bottleneck,
     cifar_resnext,
     resnext50_32x4d,
+    resnext101_32x4d,
     resnext101_32x8d,
     resnext101_64x4d,
 )
@@ -17,6 +18,7 @@ from .test_resnet import published_names, torch_bottleneck
 
 PUBLISHED = [
     (resnext50_32x4d, 25_028_904),
+    (resnext101_32x4d, 44_177_704),
     (resnext101_32x8d, 88_791_336),
     (resnext101_64x4d, 83_455_272),
 ]
