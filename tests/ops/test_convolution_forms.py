@@ -173,8 +173,9 @@ def test_winograd_in_single_precision_stays_within_1e_5_of_the_largest_value():
     ("g", "form"),
     [
         (geometry(C=64, O=64, size=(14, 14)), winograd),
-        (geometry(C=64, O=64, size=(14, 14), G=32), winograd),
-        (geometry(C=16, O=16, size=(14, 14)), winograd_rows),
+        (geometry(C=32, O=32, size=(14, 14), G=16), winograd),
+        (geometry(C=32, O=32, size=(14, 14)), winograd_rows),
+        (geometry(C=32, O=32, size=(14, 14), kernel=(5, 5), padding=(2, 2)), winograd),
         (geometry(C=64, O=64, size=(14, 14), G=64), depthwise),
         (geometry(C=64, O=64, size=(1, 1)), rows),
         (geometry(C=64, O=64, size=(14, 14), stride=(2, 2)), rows),

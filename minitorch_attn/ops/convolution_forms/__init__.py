@@ -41,9 +41,10 @@ def choose(g: Geometry) -> ModuleType:
         return pointwise
     if depthwise.suits(g):
         return depthwise
-    # To transform tiles takes time for each channel, what is saved grows with C * O. Where most of
-    # a tile sticks out of a small image nothing is saved.
-    if winograd.suits(g) and g.C * g.O >= 32 * 32 and winograd.saving(g) >= 2:
+    # To transform tiles takes time for each channel, what is saved grows with S * C * O. Where most
+    # of a tile sticks out of a small image nothing is saved. For groups there is no winograd_rows.
+    enough = 4600 if g.G == 1 else 3000
+    if winograd.suits(g) and g.kernel[1] * g.C * g.O >= enough and winograd.saving(g) >= 2:
         return winograd
     if winograd_rows.suits(g) and min(g.C, g.O) >= 4 and winograd_rows.saving(g) >= 1.5:
         return winograd_rows
