@@ -69,7 +69,7 @@ LESSONS = (
     Lesson(4, "modules_losses_optimisers", "Modules, losses, optimisers", "I", 60),
     Lesson(5, "convolution", "Convolution", "II", 70),
     Lesson(6, "convolution_backward", "Convolution, backward", "II", 70),
-    Lesson(7, "pooling_and_normalisation", "Pooling and normalisation", "II", 50),
+    Lesson(7, "pooling_and_normalisation", "Pooling and normalisation", "II", 70),
     Lesson(8, "cnn_review", "A review of convolutional networks", "II", 60),
     Lesson(9, "seq2seq", "Sequence to sequence", "III", 60),
     Lesson(

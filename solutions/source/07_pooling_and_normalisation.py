@@ -214,10 +214,10 @@ check("07.group_norm", group_norm)
 # %% [markdown]
 # ## 7. One convolution for two layers
 #
-# In use, batch normalisation behind a convolution is a scale and a shift by constants. Return the
-# weights and the bias of the one convolution that does both:
+# In use, batch normalisation behind a convolution (the star of lesson 05) is a scale and a shift by
+# constants. Return the weights and the bias of the one convolution that does both:
 #
-# $$\gamma\, \frac{(w * x + b) - \mu}{\sqrt{v + \varepsilon}} + \beta \;=\; w' * x + b'
+# $$\gamma\, \frac{(w \star x + b) - \mu}{\sqrt{v + \varepsilon}} + \beta \;=\; w' \star x + b'
 # \qquad \text{for each output channel}$$
 #
 # For a kernel of one weight 3 with bias 1, a mean of 5, a variance of 4, `gamma = [10]`, `beta =
