@@ -61,10 +61,10 @@ def saving(g: Geometry) -> float:
 def forward(x: Array, weight: Array, g: Geometry) -> Array:
     """Y = A^T [(G g G^T) * (B^T d B)] A: (N, C, H, W), (O, C / G, R, S) -> (N, O, P, Q)."""
     xp = array_module(x)
-    kernels = _kernel_values(weight, g)
     y = xp.empty((g.N, *g.places, g.O), dtype=xp.result_type(x, weight))
 
     def compute(part: slice) -> None:
+        kernels = _kernel_values(weight, g)  # here, where products keep to one thread
         for images in _blocks(part, g, y.itemsize):
             _add_up(_multiply(_image_values(x[images], g), kernels), y[images], g)
 
@@ -89,9 +89,9 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
             values = _split(_image_values(x[images], g), bundles)
             dvalues = _split(_output_values(dy[images], g), bundles)
             total += values.swapaxes(2, 3) @ dvalues
-        return total
+        return _kernels_of(total, g)  # here for the same reason as in the forward
 
-    return _kernels_of(sum(in_parallel(compute, g.N)), g)
+    return sum(in_parallel(compute, g.N))
 
 
 # -- values at the 36 points ------------------------------------------------------------
