@@ -36,7 +36,7 @@ ROOMS = [
         "training",
         "viz",
     },
-    {"training_cli"},
+    {"reproduce", "training_cli"},
     {"course"},
 ]
 # They hold the rooms together, or start them.

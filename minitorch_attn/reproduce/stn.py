@@ -1,0 +1,215 @@
+"""Spatial transformers on distorted digits: Jaderberg et al. (2015), table 1, in small."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import data, engine, nn, optim
+from .. import functional as F
+from ..attention import SpatialTransformer
+from ..data import DataLoader, ImageDataset, TensorDataset
+from ..training import DivergedError, evaluate, fit
+from .distorted_digits import FRAME, PROTOCOLS, SIZE, Distort
+
+TRANSFORMS = ("affine", "projective", "thin_plate_spline")
+
+# Errors in percent, by protocol: FCN, CNN, and ST-FCN and ST-CNN with each of the transforms.
+TABLE_1: dict[str, Any] = {
+    "R": {"FCN": 2.1, "CNN": 1.2, "ST-FCN": (1.2, 1.3, 1.1), "ST-CNN": (0.7, 0.8, 0.7)},
+    "RTS": {"FCN": 5.2, "CNN": 0.8, "ST-FCN": (0.8, 0.9, 0.8), "ST-CNN": (0.5, 0.6, 0.5)},
+    "P": {"FCN": 3.1, "CNN": 1.5, "ST-FCN": (1.5, 1.4, 1.4), "ST-CNN": (0.8, 0.8, 0.8)},
+    "E": {"FCN": 3.2, "CNN": 1.4, "ST-FCN": (2.7, 2.6, 2.4), "ST-CNN": (1.2, 1.3, 1.1)},
+}
+MODELS = ("FCN", "CNN", "ST-FCN", "ST-CNN")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``python -m minitorch_attn reproduce stn``."""
+    parser.description = (
+        "Train a fully connected and a convolutional network on distorted digits, each with and "
+        "without a spatial transformer in front, and print their errors beside those of the "
+        "paper, which trained far longer: 150,000 steps of 256 images by SGD, means of three "
+        "seeds. The transformer of RTS reads 28 x 28 pixels of the frame at once; the paper's "
+        "reads all of it and then averages over 2 x 2."
+    )
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="R", help="the distortion (default %(default)s)"
+    )
+    parser.add_argument(
+        "--transform", choices=TRANSFORMS, default="affine", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=MODELS, help="default: all four"
+    )
+    parser.add_argument(
+        "--data",
+        choices=("mnist", "digits"),
+        default="mnist",
+        help="mnist is downloaded once; digits need no network, and are enlarged to 28 x 28 "
+        "(default %(default)s)",
+    )
+    parser.add_argument(
+        "--data-folder", type=Path, metavar="FOLDER", help="where the files of mnist are, or go"
+    )
+    parser.add_argument("--no-download", action="store_true", help="use only files that are there")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="first N training and test images (default: all)"
+    )
+    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="default %(default)s")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--lr", type=float, default=1e-3, metavar="X", help="of Adam (default %(default)s)"
+    )
+    parser.add_argument(
+        "--filters",
+        type=int,
+        default=32,
+        metavar="N",
+        help="channels of the two convolutions; the paper has 32 to 64 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="runs to average (default %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print the table.
+
+    Returns
+    -------
+    int
+        0; 1 if the numbers were not finite; 2 if the data are not to be had.
+    """
+    try:
+        train, test = (_dataset(args, part) for part in (True, False))
+        _report(args, train, test)
+    except (DivergedError, ImportError, OSError) as error:
+        print(f"python -m minitorch_attn reproduce stn: {error}", file=sys.stderr)
+        return 1 if isinstance(error, DivergedError) else 2
+    return 0
+
+
+def _report(args: argparse.Namespace, train: ImageDataset, test: ImageDataset) -> None:
+    size = Distort(args.protocol).size
+    print(
+        f"{args.data}, protocol {args.protocol}: {len(train):,} training and {len(test):,} test "
+        f"images of {size}x{size}, distorted anew in every epoch"
+    )
+    print(
+        f"{args.epochs} epochs of {-(-len(train) // args.batch_size):,} steps, Adam with learning "
+        f"rate {args.lr:g} falling to 0, {args.transform} transformers, seeds: {args.seeds}"
+    )
+    print("model    parameters   error %   paper, 150,000 steps")
+    for name in args.models:
+        errors = [_error(args, name, train, test, seed) for seed in range(args.seeds)]
+        count = sum(p.numel() for p in _model(args, name).parameters())
+        paper = TABLE_1[args.protocol][name]
+        if isinstance(paper, tuple):
+            paper = paper[TRANSFORMS.index(args.transform)]
+        print(f"{name:8} {count:10,} {np.mean(errors):9.2f} {paper:7.1f}", flush=True)
+
+
+def _error(
+    args: argparse.Namespace, name: str, train: ImageDataset, test: ImageDataset, seed: int
+) -> float:
+    """Train a model from a seed; its error on the distorted test images, in percent."""
+    engine.manual_seed(seed)
+    model = _model(args, name)
+    optimizer = optim.Adam(model.parameters(), lr=args.lr)
+    loader = DataLoader(train, args.batch_size, shuffle=True, generator=seed)
+    fit(
+        model,
+        loader,
+        optimizer=optimizer,
+        epochs=args.epochs,
+        scheduler=optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * len(loader)),
+        scheduler_every="batch",
+    )
+    images, labels = test.batch(np.arange(len(test)), np.random.default_rng(1))
+    return 100 * (1 - evaluate(model, DataLoader(TensorDataset(images, labels), 256))["accuracy"])
+
+
+def _dataset(args: argparse.Namespace, train: bool) -> ImageDataset:
+    """Images (N, 1, 28, 28), handed out distorted."""
+    if args.data == "digits":
+        small = data.digits(train)
+        images = F.interpolate(small.images, size=SIZE, mode="bilinear").numpy()
+        labels = small.labels
+    else:
+        mnist = data.mnist(train, root=args.data_folder, download=not args.no_download)
+        images, labels = mnist.images, mnist.labels
+    kept = slice(args.limit)
+    return ImageDataset(images[kept], labels[kept], transform=Distort(args.protocol))
+
+
+def _model(args: argparse.Namespace, name: str) -> nn.Module:
+    size = FRAME if args.protocol == "RTS" else SIZE
+    kind = name.removeprefix("ST-")
+    read = SIZE if kind != name else size  # what the classifier sees
+    classifier = _fcn(read) if kind == "FCN" else _cnn(read, args.filters)
+    if kind == name:
+        return classifier
+    localisation, features = _small_fcn(size) if kind == "FCN" else _small_cnn(size)
+    transformer = SpatialTransformer(
+        1, args.transform, localisation, features, output_size=None if read == size else read
+    )
+    return nn.Sequential(transformer, classifier)
+
+
+def _fcn(size: int) -> nn.Module:
+    """Two hidden layers of 256 units."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(size**2, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Linear(256, 10),
+    )
+
+
+def _cnn(size: int, filters: int) -> nn.Module:
+    """A 9x9 and a 7x7 convolution, each halved by a maximum, and a linear layer."""
+    left = ((size - 8) // 2 - 6) // 2
+    return nn.Sequential(
+        nn.Conv2d(1, filters, 9),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(filters, filters, 7),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(filters * left**2, 10),
+    )
+
+
+def _small_fcn(size: int) -> tuple[nn.Module, int]:
+    """Localisation for the ST-FCN: three layers of 32 units."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs in (size**2, 32, 32):
+        layers += [nn.Linear(inputs, 32), nn.ReLU()]
+    return nn.Sequential(*layers), 32
+
+
+def _small_cnn(size: int) -> tuple[nn.Module, int]:
+    """Localisation for the ST-CNN: halved, two 5x5 convolutions of 20 channels, 20 units."""
+    left = (size // 2 - 4) // 2 - 4
+    net = nn.Sequential(
+        nn.AvgPool2d(2),
+        nn.Conv2d(1, 20, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 20, 5),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(20 * left**2, 20),
+        nn.ReLU(),
+    )
+    return net, 20

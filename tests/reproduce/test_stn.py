@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from minitorch_attn.__main__ import main
+from minitorch_attn.reproduce import stn
+
+pytest.importorskip("sklearn")
+
+REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
+QUICK = ["reproduce", "stn", "--data", "digits", "--limit", "64", "--epochs", "1"]
+
+
+def table(capsys):
+    """The rows that were printed, by model: parameters, error, the paper's error."""
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("model"))
+    rows = [line.split() for line in lines[start + 1 :]]
+    return {name: [float(n.replace(",", "")) for n in numbers] for name, *numbers in rows}
+
+
+def test_four_models_are_printed_beside_the_papers_numbers(capsys):
+    assert main([*QUICK, "--filters", "4"]) == 0
+    rows = table(capsys)
+    assert list(rows) == ["FCN", "CNN", "ST-FCN", "ST-CNN"]
+    assert [paper for *_, paper in rows.values()] == [2.1, 1.2, 1.2, 0.7]
+    assert rows["FCN"][0] == 784 * 256 + 256 + 256 * 256 + 256 + 2570
+    assert rows["CNN"][0] == 4 * 81 + 4 + 4 * 4 * 49 + 4 + 10 * (4 * 4 + 1)
+    assert rows["ST-FCN"][0] - rows["FCN"][0] == 785 * 32 + 2 * 33 * 32 + 33 * 6
+    assert rows["ST-CNN"][0] - rows["CNN"][0] == 26 * 20 + 501 * 20 + 21 * 20 + 21 * 6
+    assert all(0 <= error <= 100 for _, error, _ in rows.values())
+
+
+@pytest.mark.parametrize("protocol", ["RTS", "P", "E"])
+@pytest.mark.parametrize("transform", stn.TRANSFORMS)
+def test_every_protocol_and_transform_runs(protocol, transform, capsys):
+    chosen = ["--protocol", protocol, "--transform", transform, "--filters", "2"]
+    assert main([*QUICK, *chosen, "--limit", "32"]) == 0
+    index = stn.TRANSFORMS.index(transform)
+    assert table(capsys)["ST-CNN"][2] == stn.TABLE_1[protocol]["ST-CNN"][index]
+
+
+def test_it_learns_and_the_same_arguments_give_the_same_error(capsys):
+    chosen = ["--models", "FCN", "ST-FCN", "--limit", "1000", "--epochs", "4"]
+    errors = []
+    for _ in range(2):
+        main([*QUICK, *chosen])
+        errors.append(table(capsys))
+    assert errors[0] == errors[1]
+    assert all(error < 60 for _, error, _ in errors[0].values())  # guessing has 90
+
+
+def test_missing_files_are_told_in_words(tmp_path, capsys):
+    folder = ["--data", "mnist", "--data-folder", str(tmp_path), "--no-download"]
+    assert main([*QUICK, *folder]) == 2
+    assert "train-images-idx3-ubyte.gz" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason="needs the real MNIST files")
+def test_it_runs_on_mnist(capsys):
+    folder = ["--data", "mnist", "--data-folder", str(REAL_DATA), "--no-download"]
+    assert main([*QUICK, *folder, "--models", "ST-FCN"]) == 0
+    assert list(table(capsys)) == ["ST-FCN"]
