@@ -54,7 +54,7 @@ def se_resnet50(
 
     SE weighs the residual branch of each block, behind its last batch normalisation and before the
     addition. The stride is in the 3x3 convolution, as in `resnet50`; in the released SE-ResNets it
-    is in the first 1x1, which changes no shape of a parameter.
+    is in the first 1x1. That changes no parameter's shape, but what the network computes.
     """
     return resnet50(num_classes, in_channels, squeeze_excitation(reduction, bias))
 
@@ -101,7 +101,7 @@ def se_googlenet(
     """SE-Inception: GoogLeNet with SE behind each Inception module; 7,105,007 parameters.
 
     The module as a whole is what is weighed: its four branches are concatenated first. (The paper
-    takes a later Inception, with batch normalisation; the place is the same.)
+    takes a later Inception with batch normalisation; the place is the same.) See `GoogLeNet`.
     """
     attention = squeeze_excitation(reduction, bias)
     return googlenet(num_classes, in_channels, aux_logits, batch_norm, attention)

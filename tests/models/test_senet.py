@@ -26,21 +26,23 @@ from ..nn.parity import compare_modules, normal
 from .networks import Nothing, check_training, count, shapes
 from .test_googlenet import torch_inception
 
-# Parameters with biases, as released; and without, as in the paper's ablations.
+# Parameters with biases, as released; those of attention; and without biases, as in ablations.
 COUNTS = [
-    (se_resnet50, 28_088_024, 28_071_976),
-    (se_resnet101, 49_326_872, 49_292_328),
-    (se_resnet152, 66_821_848, 66_770_984),
-    (se_resnext50_32x4d, 27_559_896, 27_543_848),
-    (se_resnext101_32x4d, 48_955_416, 48_920_872),
-    (se_googlenet, 7_105_007, 7_099_176),
-    (senet154, 115_088_984, 115_038_120),
+    (se_resnet50, 28_088_024, 2_530_992, 28_071_976),
+    (se_resnet101, 49_326_872, 4_777_712, 49_292_328),
+    (se_resnet152, 66_821_848, 6_629_040, 66_770_984),
+    (se_resnext50_32x4d, 27_559_896, 2_530_992, 27_543_848),
+    (se_resnext101_32x4d, 48_955_416, 4_777_712, 48_920_872),
+    (se_googlenet, 7_105_007, 480_103, 7_099_176),
+    (senet154, 115_088_984, 6_629_040, 115_038_120),
 ]
 
 
-@pytest.mark.parametrize(("build", "released", "without_bias"), COUNTS)
-def test_parameters_are_as_many_as_published(unfilled, build, released, without_bias):
-    assert count(build()) == released
+@pytest.mark.parametrize(("build", "released", "share", "without_bias"), COUNTS)
+def test_parameters_are_as_many_as_published(unfilled, build, released, share, without_bias):
+    model = build()
+    assert count(model) == released
+    assert sum(count(m) for m in model.modules() if isinstance(m, SqueezeExcitation)) == share
     assert count(build(bias=False)) == without_bias
 
 
@@ -336,8 +338,14 @@ def test_every_parameter_of_se_inception_gets_a_gradient(quick_random, batch_nor
 
 
 def test_the_auxiliary_classifiers_read_what_is_weighed(quick_random):
-    model = se_googlenet(7, in_channels=1, aux_logits=True)
+    model, read, made = se_googlenet(7, in_channels=1, aux_logits=True), {}, {}
+    model.aux1.register_forward_hook(lambda m, inputs, y: read.update(first=inputs[0]))
+    model.aux2.register_forward_hook(lambda m, inputs, y: read.update(second=inputs[0]))
+    weighed = {"first": model.inception4a.attention, "second": model.inception4d.attention}
+    for name, module in weighed.items():
+        module.register_forward_hook(lambda m, inputs, y, name=name: made.update({name: y}))
     check_training(model, 1, 64, 64, num_classes=7, loss=auxiliary_cross_entropy)
+    assert read["first"] is made["first"] and read["second"] is made["second"]
 
 
 # ---------------------------------------------------------------- errors
