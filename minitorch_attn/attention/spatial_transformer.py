@@ -273,8 +273,8 @@ class SpatialTransformer(nn.Module):
     A place outside the image has no gradient: a transformer that has left the image never comes
     back. Where that happens, give `localisation` and `fc` a smaller learning rate.
 
-    Costs per image, beside the localisation network: n (D + 1) parameters; n D + 6 P Q + 8 C P Q
-    multiplications for an affine map.
+    Costs beside the localisation network: n (D + 1) parameters; for each image n D multiply-adds
+    for theta, 6 P Q for an affine grid and 4 C P Q for reading.
 
     References
     ----------

@@ -25,6 +25,9 @@ class Distort(RandomTransform):
     "E"      scaled by 0.75 to 1, then 16 control points moved by N(0, 1.5 pixels)
     ======== ===========================================================================
 
+    The scales of "P" and "E" and the 5 pixels of "P" were not compared with the paper's text: take
+    them for this project's own.
+
     Parameters
     ----------
     protocol : str
