@@ -729,18 +729,18 @@ assert min(follow) > 0.95 and width.mean() < 0.6 and offset[0] > 0.05
 # There, too, the fully connected network gains most where digits are anywhere in a larger frame (RTS).
 #
 # `python -m minitorch_attn reproduce stn --protocol R` repeats a column of that table (`--data digits`
-# needs no download). A run of 785 steps, against the paper's 150,000 (`--limit 10000
-# --epochs 5`, so on the first 10,000 training and 10,000 test images, seed 0, Adam), came to:
+# needs no download). Runs of 785 steps, against the paper's 150,000 (`--limit 10000 --epochs 5`, so on
+# the first 10,000 training and 10,000 test images, seed 0, Adam), came to:
 #
-# | R, affine | parameters | error after 785 steps | paper |
-# |---|---|---|---|
-# | FCN | 269,322 | 13.8 % | 2.1 % |
-# | CNN | 54,122 | 12.3 % | 1.2 % |
-# | ST-FCN | 296,752 | 11.1 % | 1.2 % |
-# | ST-CNN | 65,208 | 10.3 % | 0.7 % |
+# | affine | parameters for R | error on R | parameters for RTS | error on RTS |
+# |---|---|---|---|---|
+# | FCN | 269,322 | 13.8 % | 520,202 | 33.8 % |
+# | ST-FCN | 296,752 | 11.1 % | 328,112 | 12.0 % |
+# | CNN | 54,122 | 12.3 % | not run | |
+# | ST-CNN | 65,208 | 10.3 % | not run | |
 #
-# All are far from trained, and one seed is no proof; but either network is ahead with the transformer in
-# front of it, as in the paper.
+# All are far from trained, and one seed is no proof; but each network is ahead with the transformer in
+# front of it, as in the paper, and the fully connected one by most on RTS.
 
 # %% [markdown]
 # ## Predict before you run
