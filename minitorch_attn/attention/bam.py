@@ -51,8 +51,8 @@ class BAM(nn.Module):
     combine : str
         "sum", "product", or "max" for the greater of the two.
     norm : str
-        Where batch normalisation stands: "end" or "hidden". In training, behind the channel branch
-        it compares the images of a batch with one another: give it two images at least.
+        Where batch normalisation stands: "end" or "hidden". In the channel branch it compares the
+        images of a batch with one another, so that training needs two of them at least.
     branches : str
         "both", or "channel" or "spatial" for one alone, as in the paper's ablation.
 
@@ -66,7 +66,7 @@ class BAM(nn.Module):
     ------
     ValueError
         If the reduction leaves no channel in the bottleneck, the dilation is less than 1, or a
-        setting is unknown.
+        setting is unknown; in training, if the batch is a single image.
 
     References
     ----------

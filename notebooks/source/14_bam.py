@@ -64,6 +64,7 @@ viz.show_channel_weights(u.reshape(4), label="what: u", value_range=(-6, 6), ax=
 shown = axes[2].imshow(v.data[0, 0], cmap="RdBu_r", vmin=-4, vmax=4)
 axes[2].set(title="where: v", xticks=[], yticks=[])
 figure.colorbar(shown, ax=axes[2])
+assert u.data.argmax() == 2 and image.ravel()[v.data.argmax()] > 0.5  # vertical, and on ink
 figure
 
 # %%
@@ -780,8 +781,8 @@ assert largest_gradient("sum", 0.0) > 0.1 and largest_gradient("product", 0.0) =
 #
 # Three traps. On small maps the default dilation reads mostly padding (question 3 below). In training,
 # batch normalisation at the end of the channel branch compares the images of a batch: an image's map depends
-# on its neighbours in the batch, and a batch of one leaves nothing to compare. And the module is not the identity
-# at the start: it multiplies by about one and a half.
+# on its neighbours in the batch, and a batch of one, which leaves nothing to compare, is refused. And the module
+# is not the identity at the start: it multiplies by about one and a half.
 
 # %% [markdown]
 # ## Predict before you run
@@ -801,7 +802,7 @@ print(f"mean {ratio.mean():.2f}, all between 1 and 2: {1 < ratio.min() and ratio
 # <details><summary>Answer</summary>
 #
 # $1 + M$ lies between 1 and 2. Both branches end in batch normalisation, so $u + v$ has mean 0 over the batch,
-# and $\sigma$ of something symmetric about 0 has the mean $1/2$: the mean is about 1.5.
+# and $\sigma$ of something that lies about evenly around 0 has a mean near $1/2$: with the 1, about 1.5.
 #
 # </details>
 #

@@ -191,6 +191,15 @@ def test_settings_that_make_no_sense_are_refused_by_name(setting, message):
         BAM(8, reduction=2, **setting)
 
 
+@pytest.mark.parametrize("norm", ["end", "hidden"])
+def test_training_on_a_single_image_is_refused_by_the_channel_branch(norm):
+    module = BAM(8, reduction=2, dilation=1, norm=norm)
+    with pytest.raises(ValueError, match=r"take a larger batch.*BAM\.channel"):
+        module(mt.ones(1, 8, 4, 4))
+    alone = BAM(8, reduction=2, dilation=1, norm=norm, branches="spatial")
+    assert alone(mt.ones(1, 8, 4, 4)).shape == (1, 8, 4, 4)
+
+
 def test_it_prints_its_parts():
     lines = repr(BAM(8, reduction=2, dilation=1)).splitlines()
     assert lines[0].startswith("BAM(8, reduction=2, dilation=1, combine='sum', norm='end')")
