@@ -72,11 +72,11 @@ class ResidualAttentionModule(nn.Module):
 
     Notes
     -----
-    The paper prints the parts, and the published network description says how they are joined;
-    this is what both have in common. Two things differ from that description: its pooling windows
-    reach over the lower right edge of the image, while here they are centred, with a border of one
-    pixel, as in the stem of a ResNet; both halve. And its batch normalisation stands in two layers.
-    Programs in use add the trunk to the mask before its last two convolutions; neither source does.
+    The paper draws the parts, and the network description that its authors published says how they
+    are joined; this follows both. One thing differs: pooling windows there reach over the lower
+    right edge of the image, while here they are centred, with a border of one pixel, as in the stem
+    of a ResNet. Both halve. Some programs in use add the trunk to the mask before its last two
+    convolutions; neither source does.
 
     References
     ----------
