@@ -736,8 +736,8 @@ assert min(follow) > 0.95 and width.mean() < 0.6 and offset[0] > 0.05
 # |---|---|---|---|---|
 # | FCN | 269,322 | 13.8 % | 520,202 | 33.8 % |
 # | ST-FCN | 296,752 | 11.1 % | 328,112 | 12.0 % |
-# | CNN | 54,122 | 12.3 % | not run | |
-# | ST-CNN | 65,208 | 10.3 % | not run | |
+# | CNN | 54,122 | 12.3 % | 60,842 | 23.9 % |
+# | ST-CNN | 65,208 | 10.3 % | 71,208 | 9.7 % |
 #
 # All are far from trained, and one seed is no proof; but each network is ahead with the transformer in
 # front of it, as in the paper, and the fully connected one by most on RTS.
