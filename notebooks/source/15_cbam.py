@@ -418,6 +418,7 @@ def nowhere(x, dz, axis):
 
 wrong = mt.check_vjp(weigh_channels, x, w1, w2, to_maximum=nowhere, raise_on_failure=False)
 print(wrong)
+assert not wrong.inputs[0].ok and wrong.inputs[1].ok and wrong.inputs[2].ok
 
 # %%
 of_x = wrong.inputs[0]
