@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import operator
 import os
 import threading
@@ -15,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+# To hand work to another thread takes about 0.1 ms, in which a core does as many multiplications.
+SMALL = 10_000_000
 
 _count = 1
 
@@ -57,13 +61,18 @@ def get_num_threads() -> int:
     return _count
 
 
-def in_parallel(work: Callable[[slice], Result], batch: int) -> list[Result]:
+def in_parallel(
+    work: Callable[[slice], Result], batch: int, multiply_adds: float = math.inf
+) -> list[Result]:
     """Call `work(slice)` for slices that cover a batch, one a thread; the results, in order.
+
+    Work of fewer than `SMALL` multiply-adds in all is not split.
 
     Each call may write into its own slice of an output. Nothing else may be shared: what is summed
     over the batch is returned, and summed by the caller in the order of the list.
     """
-    threads = 1 if _local.at_work else min(_count, batch)
+    alone = _local.at_work or multiply_adds < SMALL
+    threads = 1 if alone else min(_count, batch)
     if threads <= 1:
         return [work(slice(0, batch))]
     bounds = [batch * i // threads for i in range(threads + 1)]

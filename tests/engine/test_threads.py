@@ -8,7 +8,7 @@ import time
 import pytest
 
 import minitorch_attn as mt
-from minitorch_attn.engine.threads import in_parallel
+from minitorch_attn.engine.threads import SMALL, in_parallel
 
 
 @pytest.fixture
@@ -57,6 +57,11 @@ def test_an_error_is_raised_once_all_threads_are_done(three_threads):
     with pytest.raises(ValueError, match="first"):
         in_parallel(work, 3)
     assert len(done) == 2
+
+
+def test_small_work_is_not_split(three_threads):
+    assert in_parallel(lambda part: part, 9, SMALL - 1) == [slice(0, 9)]
+    assert len(in_parallel(lambda part: part, 9, SMALL)) == 3
 
 
 def test_work_inside_work_is_not_split_again(three_threads):

@@ -28,7 +28,7 @@ def forward(x: Array, weight: Array, g: Geometry) -> Array:
         for images in _blocks(part, g, y.itemsize):
             xp.matmul(kernels, _columns(x[images], g), out=by_group[images])
 
-    in_parallel(compute, g.N)
+    in_parallel(compute, g.N, g.multiply_adds)
     return y
 
 
@@ -52,7 +52,7 @@ def grad_input(dy: Array, weight: Array, g: Geometry) -> Array:
             add_windows(dpadded, dcolumns, g.stride, g.dilation)
             dx[images] = inside(dpadded, g.border)
 
-    in_parallel(compute, g.N)
+    in_parallel(compute, g.N, g.multiply_adds)
     return dx
 
 
@@ -66,7 +66,7 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
             total += (dy[images] @ _columns(x[images], g).swapaxes(2, 3)).sum(axis=0)
         return total
 
-    return sum(in_parallel(compute, g.N)).reshape(g.weight_shape)
+    return sum(in_parallel(compute, g.N, g.multiply_adds)).reshape(g.weight_shape)
 
 
 def _kernels(weight: Array, g: Geometry) -> Array:

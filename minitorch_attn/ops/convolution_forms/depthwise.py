@@ -33,7 +33,7 @@ def forward(x: Array, weight: Array, g: Geometry) -> Array:
     def compute(images: slice) -> None:
         xp.einsum("nprsk,rsk->npk", _runs(x[images], g), weights, out=y[images])
 
-    in_parallel(compute, g.N)
+    in_parallel(compute, g.N, g.multiply_adds)
     return channels_first(y.reshape(g.N, P, Q, g.C))
 
 
@@ -56,7 +56,7 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
         ]
         return xp.stack(sums)
 
-    dweights = sum(in_parallel(compute, g.N)).reshape(R, S, g.places[1], g.C)
+    dweights = sum(in_parallel(compute, g.N, g.multiply_adds)).reshape(R, S, g.places[1], g.C)
     return dweights.sum(axis=2).transpose(2, 0, 1).reshape(g.weight_shape)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from ...engine.backend import Array
@@ -51,6 +52,11 @@ class Geometry:
     def weight_shape(self) -> tuple[int, ...]:
         """(O, C / G, R, S)."""
         return (self.O, self.C // self.G, *self.kernel)
+
+    @property
+    def multiply_adds(self) -> int:
+        """By the definition: N O P Q (C / G) R S."""
+        return math.prod(self.y_shape) * math.prod(self.weight_shape[1:])
 
     @property
     def y_shape(self) -> tuple[int, ...]:

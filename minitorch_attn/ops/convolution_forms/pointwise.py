@@ -20,12 +20,12 @@ def suits(g: Geometry) -> bool:
 
 def forward(x: Array, weight: Array, g: Geometry) -> Array:
     """The product weight @ x for every image: (N, C, H, W), (O, C, 1, 1) -> (N, O, P, Q)."""
-    return _multiply(weight.reshape(g.O, g.C), _met(x, g), g.y_shape)
+    return _multiply(weight.reshape(g.O, g.C), _met(x, g), g.y_shape, g)
 
 
 def grad_input(dy: Array, weight: Array, g: Geometry) -> Array:
     """The product weight^T @ dy, and zero where no kernel met the image: -> (N, C, H, W)."""
-    dmet = _multiply(weight.reshape(g.O, g.C).T, dy, (g.N, g.C, *g.places))
+    dmet = _multiply(weight.reshape(g.O, g.C).T, dy, (g.N, g.C, *g.places), g)
     if g.places == g.size:
         return dmet
     dx = empty_like(dmet, g.x_shape)
@@ -37,15 +37,19 @@ def grad_input(dy: Array, weight: Array, g: Geometry) -> Array:
 def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
     """The sum over the images of dy @ x^T: -> (O, C, 1, 1)."""
     dy, x = flat(dy), flat(_met(x, g)).swapaxes(1, 2)
-    parts = in_parallel(lambda images: (dy[images] @ x[images]).sum(axis=0), g.N)
+    parts = in_parallel(lambda images: (dy[images] @ x[images]).sum(axis=0), g.N, g.multiply_adds)
     return sum(parts).reshape(g.weight_shape)
 
 
-def _multiply(matrix: Array, x: Array, shape: tuple[int, ...]) -> Array:
+def _multiply(matrix: Array, x: Array, shape: tuple[int, ...], g: Geometry) -> Array:
     xp = array_module(x)
     y = empty_like(x, shape, matrix)
     x, flat_y = flat(x), flat(y)
-    in_parallel(lambda images: xp.matmul(matrix, x[images], out=flat_y[images]), len(x))
+
+    def compute(images: slice) -> None:
+        xp.matmul(matrix, x[images], out=flat_y[images])
+
+    in_parallel(compute, g.N, g.multiply_adds)
     return y
 
 

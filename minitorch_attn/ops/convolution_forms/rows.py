@@ -37,7 +37,7 @@ def forward(x: Array, weight: Array, g: Geometry) -> Array:
         for images in _blocks(part, g, y.itemsize):
             xp.matmul(_rows(x[images], g), kernels, out=y[images])
 
-    in_parallel(compute, g.N)
+    in_parallel(compute, g.N, g.multiply_adds)
     return channels_first(y.reshape(g.N, *g.places, g.O))
 
 
@@ -59,7 +59,7 @@ def grad_input(dy: Array, weight: Array, g: Geometry) -> Array:
                 there += (dy[images] @ kernel).reshape(there.shape)
             dx[images] = dpadded[_inside(g)]
 
-    in_parallel(compute, g.N)
+    in_parallel(compute, g.N, g.multiply_adds)
     return channels_first(dx)
 
 
@@ -75,7 +75,7 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
             total += rows.reshape(-1, rows.shape[2]).T @ dy[images].reshape(-1, g.O)
         return total
 
-    dkernels = sum(in_parallel(compute, g.N)).reshape(*g.kernel, g.C, g.O)
+    dkernels = sum(in_parallel(compute, g.N, g.multiply_adds)).reshape(*g.kernel, g.C, g.O)
     return dkernels.transpose(dkernels.ndim - 1, dkernels.ndim - 2, *range(dkernels.ndim - 2))
 
 

@@ -68,7 +68,7 @@ def forward(x: Array, weight: Array, g: Geometry) -> Array:
         for images in _blocks(part, g, y.itemsize):
             _add_up(_multiply(_image_values(x[images], g), kernels), y[images], g)
 
-    in_parallel(compute, g.N)
+    in_parallel(compute, g.N, g.multiply_adds)
     return channels_first(y)
 
 
@@ -91,7 +91,7 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
             total += values.swapaxes(2, 3) @ dvalues
         return _kernels_of(total, g)  # here for the same reason as in the forward
 
-    return sum(in_parallel(compute, g.N))
+    return sum(in_parallel(compute, g.N, g.multiply_adds))
 
 
 # -- values at the 36 points ------------------------------------------------------------

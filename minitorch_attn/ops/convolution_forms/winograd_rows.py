@@ -57,7 +57,7 @@ def forward(x: Array, weight: Array, g: Geometry) -> Array:
             values = values.reshape(TILE, len(there), p, -1)[..., : Q * g.O]
             xp.matmul(A.T, values.transpose(1, 2, 0, 3), out=there)
 
-    in_parallel(compute, g.N)
+    in_parallel(compute, g.N, g.multiply_adds)
     y = y.reshape(g.N, p * A.shape[1], Q, g.O)[:, :P]
     return channels_first(xp.ascontiguousarray(y))
 
@@ -81,7 +81,7 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
         return total
 
     G = xp.asarray(transform(R, x.dtype).G)
-    dkernels = G.T @ sum(in_parallel(compute, g.N)).reshape(TILE, -1)
+    dkernels = G.T @ sum(in_parallel(compute, g.N, g.multiply_adds)).reshape(TILE, -1)
     return dkernels.reshape(R, S, g.C, g.O).transpose(3, 2, 0, 1)
 
 
