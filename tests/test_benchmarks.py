@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import table
 from benchmarks.measure import CASES, Case, case, clock_for, measure, peer
 
 
@@ -109,3 +110,45 @@ def test_a_recorded_operation_costs_less_than_in_torch(tmp_path):
         if max(ratios) < 1:
             return
     raise AssertionError(f"the engine is slower than PyTorch's: {ratios} times its time")
+
+
+# ---------------------------------------------------------------- the table in the README
+
+ROOT = Path(__file__).parents[1]
+
+
+def result(case, contender, ratio, reference="torch"):
+    return {"case": case, "contender": contender, "reference": reference, "ratio": ratio}
+
+
+def test_the_table_has_our_ratios_the_limit_and_the_best_peer():
+    one = [
+        result("conv dense: a", "minitorch_attn", 0.5),
+        result("conv dense: a", "torch", 1.0),
+        result("conv dense: a", "matmul", 0.25),
+        result("conv dense: a", "dezero", 12.4),
+        result("conv dense: a", "chainer", 3.21),
+        result("conv dense: b", "minitorch_attn", 2.0),
+        result("without torch", "minitorch_attn", 1.0, reference="minitorch_attn"),
+    ]
+    two = [
+        result("conv dense: a", "minitorch_attn", 1.0),
+        result("conv dense: b", "minitorch_attn", 1.0),
+    ]
+    rows = table.markdown({"results": one}, {"results": two}).splitlines()[2:]
+    assert rows == [
+        "| conv dense: a | 0.50 | 1.00 | 0.25 | 3.2 (chainer) |",
+        "| conv dense: b | 2.0 | 1.00 |  |  |",
+        "| **geometric mean of the dense convolutions** | 1.00 | 1.00 |  |  |",
+    ]
+
+
+def test_the_readme_shows_the_stored_reports():
+    reports = [
+        table.load(ROOT / "benchmarks" / "results" / f"{threads}.json")
+        for threads in ("one_thread", "two_threads")
+    ]
+    assert [report["about"]["threads"] for report in reports] == [1, 2]
+    wanted = table.markdown(*reports)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert wanted in readme, f"the README's table of benchmarks should read:\n{wanted}"
