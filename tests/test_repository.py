@@ -30,6 +30,7 @@ ROOMS = [
         "checkpoint",
         "data",
         "distributed",
+        "metrics",
         "optim",
         "retrieval",
         "serialization",
