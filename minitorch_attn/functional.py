@@ -60,6 +60,7 @@ from .ops.arithmetic import (
     subtract,
     where,
 )
+from .ops.attention import scaled_dot_product_attention
 from .ops.avg_pooling import avg_pool1d, avg_pool2d, avg_pool3d, lp_pool1d, lp_pool2d, lp_pool3d
 from .ops.comparison import (
     bitwise_and,

@@ -64,6 +64,12 @@ def _einsum_product(y: Array, inputs: Sequence[Any], settings: Mapping[str, Any]
     return math.prod(sizes.values())
 
 
+def _attention(y: Array, inputs: Sequence[Any], settings: Mapping[str, Any]) -> int:
+    """N L S (D + Dv): each of N L queries meets S keys and S values, whatever a mask hides."""
+    query, key, value, *_ = inputs
+    return math.prod(y.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
 #: How the multiply-adds of a primitive are counted, by its name.
 COUNTED: dict[str, Callable[[Array, Sequence[Any], Mapping[str, Any]], int]] = {
     "conv1d": _convolution,
@@ -75,4 +81,5 @@ COUNTED: dict[str, Callable[[Array, Sequence[Any], Mapping[str, Any]], int]] = {
     "linear": _matrix_product,
     "matmul": _matrix_product,
     "product": _einsum_product,
+    "scaled_dot_product_attention": _attention,
 }

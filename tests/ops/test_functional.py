@@ -139,6 +139,9 @@ EXAMPLES = {
     "reshape": call(MATRIX, (2, -1)),
     "roll": call(MATRIX, 1, 0),
     "rsqrt": call(positive(3, 4)),
+    "scaled_dot_product_attention": call(
+        normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 2), normal(3, 5)
+    ),
     "sigmoid": call(MATRIX),
     "silu": call(MATRIX),
     "sin": call(MATRIX),
