@@ -9,6 +9,8 @@ from ..engine import ShapeError, Tensor
 # Statistics of each pooling, in the order in which the spatial attention stacks them.
 POOLS = {"both": ("avg", "max"), "avg": ("avg",), "max": ("max",)}
 
+SPATIAL_POOLS = (*POOLS, "conv")
+
 ORDERS = ("channel_spatial", "spatial_channel", "parallel", "channel", "spatial")
 
 
@@ -99,7 +101,8 @@ class SpatialAttention(nn.Module):
         m &= \sigma(k * [q^{avg}, q^{max}])
 
     with one kernel :math:`k` of 2 x R x R numbers and zeros around the image. Of equal maxima the
-    first channel takes the whole gradient.
+    first channel takes the whole gradient. With ``pool="conv"`` there is one map instead of the
+    two, a weighted sum of the channels that is learned: :math:`q_{hw} = \sum_c w_c\, x_{chw}`.
 
     It returns the weights alone: ``x * attention(x)`` applies them.
 
@@ -108,44 +111,68 @@ class SpatialAttention(nn.Module):
     kernel_size : int
         R, odd. The paper has 7; on maps of 8 x 8 that is mostly border, and 3 is enough.
     pool : str
-        "both", or "avg" or "max" alone.
+        "both", or "avg" or "max" alone; or "conv", a 1x1 convolution from the channels to one map,
+        with which the paper compares (table 2; that it has no bias here is our choice).
     batch_norm : bool
         Whether the result of the convolution is normalised before the sigmoid, as in the authors'
         code; the paper's equation does not.
+    channels : int, optional
+        Channels C of the input. Only "conv" needs to know them; the statistics take any number.
 
     Attributes
     ----------
     conv, bn, gate : Module
         Its parts; `bn` is an Identity without `batch_norm`.
+    squeeze : Conv2d
+        The 1x1 convolution, with ``pool="conv"`` alone.
 
     Raises
     ------
     ValueError
-        If the kernel's size is even, or the pooling is unknown.
+        If the kernel's size is even, the pooling is unknown, or "conv" is not told the channels.
 
     References
     ----------
     Woo et al., "CBAM: Convolutional Block Attention Module" (ECCV 2018), section 3, equation 3.
     """
 
-    def __init__(self, kernel_size: int = 7, pool: str = "both", batch_norm: bool = False):
+    def __init__(
+        self,
+        kernel_size: int = 7,
+        pool: str = "both",
+        batch_norm: bool = False,
+        channels: int | None = None,
+    ):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(
                 f"SpatialAttention: kernel_size must be odd and positive, not {kernel_size}: only "
                 "then has a window a middle, and the map the size of the image"
             )
-        self.pool = _choose(self, "pool", pool, POOLS)
-        maps, border = len(POOLS[pool]), kernel_size // 2
-        self.conv = nn.Conv2d(maps, 1, kernel_size, padding=border, bias=False)
+        self.pool = _choose(self, "pool", pool, SPATIAL_POOLS)
+        self.channels = channels
+        if pool == "conv":
+            if channels is None:
+                raise ValueError(
+                    "SpatialAttention: pool='conv' needs channels=, the number of channels that "
+                    "its 1x1 convolution reads"
+                )
+            self.squeeze = nn.Conv2d(channels, 1, 1, bias=False)
+        maps = 2 if pool == "both" else 1
+        self.conv = nn.Conv2d(maps, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(1, momentum=0.01) if batch_norm else nn.Identity()
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         """Weights (N, 1, H, W) between 0 and 1 for x (N, C, H, W)."""
-        _check_images(self, x)
-        maps = [_pool(x, statistic, dim=1, keepdim=True) for statistic in POOLS[self.pool]]
-        return self.gate(self.bn(self.conv(F.cat(maps, dim=1))))
+        _check_images(self, x, self.channels)
+        return self.gate(self.bn(self.conv(self.maps(x))))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The one or two maps (N, 1 or 2, H, W) that the kernel reads, for x (N, C, H, W)."""
+        if self.pool == "conv":
+            return self.squeeze(x)
+        return F.cat([_pool(x, s, dim=1, keepdim=True) for s in POOLS[self.pool]], dim=1)
 
     def extra_repr(self) -> str:
         return f"{self.conv.kernel_size[0]}" + _unless_both(self.pool)
@@ -174,8 +201,10 @@ class CBAM(nn.Module):
         "channel_spatial", the paper's choice; "spatial_channel"; "parallel", where both look at x
         and y is the product of x and both weights; or "channel" or "spatial" alone (table 3).
         (The paper gives no formula for "parallel".)
-    channel_pool, spatial_pool : str
-        "both", "avg" or "max" (tables 1 and 2).
+    channel_pool : str
+        "both", "avg" or "max" (table 1).
+    spatial_pool : str
+        "both", "avg", "max", or "conv", a 1x1 convolution (table 2).
     bias : bool
         Whether the layers of the channel attention have biases.
     batch_norm : bool
@@ -202,7 +231,7 @@ class CBAM(nn.Module):
     first step.
 
     Costs 2 C^2 / r + 2 R^2 parameters, and 4 C^2 / r + 2 R^2 HW multiplications for an image,
-    beside 2 CHW for the scaling.
+    beside 2 CHW for the scaling. (With ``spatial_pool="conv"``, C + R^2 in place of 2 R^2.)
 
     In a residual network: ``cifar_resnet(20, attention=lambda channels: CBAM(channels, 4))``.
 
@@ -229,7 +258,7 @@ class CBAM(nn.Module):
         if order != "spatial":
             self.channel = ChannelAttention(channels, reduction, channel_pool, bias)
         if order != "channel":
-            self.spatial = SpatialAttention(kernel_size, spatial_pool, batch_norm)
+            self.spatial = SpatialAttention(kernel_size, spatial_pool, batch_norm, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels and positions of x (N, C, H, W); the shape stays."""

@@ -5,7 +5,7 @@ import minitorch_attn as mt
 import minitorch_attn.functional as F
 from minitorch_attn import optim
 from minitorch_attn.attention import CBAM, ChannelAttention, SpatialAttention, SqueezeExcitation
-from minitorch_attn.attention.cbam import ORDERS, POOLS
+from minitorch_attn.attention.cbam import ORDERS, POOLS, SPATIAL_POOLS
 from minitorch_attn.models import cifar_resnet, resnet50
 
 from ..nn.parity import compare_modules, normal
@@ -42,14 +42,17 @@ def paper_spatial(torch, kernel_size, pool="both", batch_norm=False):
         def __init__(self):
             super().__init__()
             maps = 2 if pool == "both" else 1
+            if pool == "conv":
+                self.squeeze = torch.nn.Conv2d(IMAGES.shape[1], 1, 1, bias=False)
             self.conv = torch.nn.Conv2d(maps, 1, kernel_size, padding="same", bias=False)
             if batch_norm:
                 self.bn = torch.nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)
 
         def forward(self, x):
             average, maximum = x.mean(dim=1), x.max(dim=1).values
-            maps = {"both": [average, maximum], "avg": [average], "max": [maximum]}[pool]
-            score = self.conv(torch.stack(maps, dim=1))
+            maps = {"both": [average, maximum], "avg": [average], "max": [maximum]}
+            mixed = self.squeeze(x) if pool == "conv" else torch.stack(maps[pool], dim=1)
+            score = self.conv(mixed)
             return torch.sigmoid(self.bn(score) if batch_norm else score)
 
     return Spatial()
@@ -89,11 +92,11 @@ def test_channel_attention_is_the_papers_equation(pool, bias):
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", SPATIAL_POOLS)
 @pytest.mark.parametrize("kernel_size", [1, 3, 7])
 def test_spatial_attention_is_the_papers_equation(kernel_size, pool, batch_norm):
     torch = pytest.importorskip("torch")
-    ours = SpatialAttention(kernel_size, pool, batch_norm)
+    ours = SpatialAttention(kernel_size, pool, batch_norm, channels=8)
     compare_modules(ours, paper_spatial(torch, kernel_size, pool, batch_norm), IMAGES)
 
 
@@ -117,12 +120,12 @@ def test_of_equal_maxima_the_first_takes_the_gradient_as_in_pytorch():
     compare_modules(ours, paper_cbam(torch, 8, 2, 3, "channel_spatial"), ties)
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", SPATIAL_POOLS)
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_gradient_check_passes_for_every_setting(order, pool):
     mt.manual_seed(0)
-    as_code = pool == "max"
-    module = CBAM(6, 2, 3, order, pool, pool, bias=as_code, batch_norm=as_code).double()
+    as_code, what = pool == "max", "both" if pool == "conv" else pool
+    module = CBAM(6, 2, 3, order, what, pool, bias=as_code, batch_norm=as_code).double()
     report = mt.gradcheck(module, normal(3, 6, 4, 3))
     assert len(report.inputs) == 1 + len(list(module.parameters()))
     assert not any(i.warning for i in report.inputs), str(report)
@@ -196,6 +199,7 @@ def test_it_costs_two_c_squared_over_r_and_98_parameters(channels, reduction):
     assert count(CBAM(channels, reduction)) == mlp + 98
     assert count(CBAM(channels, reduction, kernel_size=3)) == mlp + 18
     assert count(CBAM(channels, reduction, spatial_pool="max")) == mlp + 49
+    assert count(CBAM(channels, reduction, spatial_pool="conv")) == mlp + channels + 49
     assert count(CBAM(channels, reduction, order="channel")) == mlp
     assert count(CBAM(channels, reduction, order="spatial")) == 98
     as_code = count(CBAM(channels, reduction, bias=True, batch_norm=True))
@@ -256,8 +260,29 @@ def test_unknown_settings_are_refused_by_name():
         CBAM(8, 2, order="spatial_first")
     with pytest.raises(ValueError, match="ChannelAttention: pool must be .* avg, max, not 'sum'"):
         CBAM(8, 2, channel_pool="sum")
-    with pytest.raises(ValueError, match="SpatialAttention: pool must be .* avg, max, not 'conv'"):
-        CBAM(8, 2, spatial_pool="conv")
+    with pytest.raises(ValueError, match="ChannelAttention: pool must be .* avg, max, not 'conv'"):
+        CBAM(8, 2, channel_pool="conv")
+    with pytest.raises(ValueError, match="SpatialAttention: pool must be .* conv, not 'sum'"):
+        CBAM(8, 2, spatial_pool="sum")
+
+
+def test_a_convolution_over_the_channels_is_told_how_many_there_are():
+    with pytest.raises(ValueError, match="pool='conv' needs channels=, the number of channels"):
+        SpatialAttention(3, pool="conv")
+    with pytest.raises(mt.ShapeError, match=r"SpatialAttention: .* with C = 8 channels, got"):
+        SpatialAttention(3, pool="conv", channels=8)(mt.ones(2, 6, 4, 4))
+
+
+def test_a_convolution_over_the_channels_with_equal_weights_is_their_average():
+    mt.manual_seed(0)
+    conv = CBAM(8, 2, 3, spatial_pool="conv").double()
+    average = CBAM(8, 2, 3, spatial_pool="avg").double()
+    with mt.no_grad():
+        conv.spatial.squeeze.weight.copy_(mt.full((1, 8, 1, 1), 1 / 8, dtype="float64"))
+    shared = {n: t for n, t in conv.state_dict().items() if "squeeze" not in n}
+    average.load_state_dict(shared)
+    x = mt.tensor(IMAGES)
+    np.testing.assert_allclose(conv(x).numpy(), average(x).numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 3, 3), (8, 3, 3), (2, 8)])
