@@ -4,6 +4,7 @@ from .bam import BAM
 from .cbam import CBAM, ChannelAttention, SpatialAttention
 from .channel_spatial_se import ChannelSpatialSE, SpatialSE
 from .eca import ECA
+from .non_local import NonLocalBlock
 from .residual_attention import ResidualAttentionModule
 from .spatial_transformer import SpatialTransformer
 from .squeeze_excitation import SqueezeExcitation
@@ -14,6 +15,7 @@ __all__ = [
     "ECA",
     "ChannelAttention",
     "ChannelSpatialSE",
+    "NonLocalBlock",
     "ResidualAttentionModule",
     "SpatialAttention",
     "SpatialSE",
