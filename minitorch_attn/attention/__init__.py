@@ -3,11 +3,21 @@
 from .bam import BAM
 from .cbam import CBAM, ChannelAttention, SpatialAttention
 from .channel_spatial_se import ChannelSpatialSE, SpatialSE
+from .coordinate_attention import CoordinateAttention
+from .criss_cross import CrissCrossAttention
+from .double_attention import DoubleAttention
 from .eca import ECA
+from .efficient_attention import EfficientAttention
+from .external_attention import ExternalAttention
+from .global_context import GlobalContext
+from .linear_attention import LinearAttention
 from .non_local import NonLocalBlock
 from .residual_attention import ResidualAttentionModule
+from .selective_kernel import SelectiveKernel
+from .simam import SimAM
 from .spatial_transformer import SpatialTransformer
 from .squeeze_excitation import SqueezeExcitation
+from .triplet_attention import TripletAttention
 
 __all__ = [
     "BAM",
@@ -15,10 +25,20 @@ __all__ = [
     "ECA",
     "ChannelAttention",
     "ChannelSpatialSE",
+    "CoordinateAttention",
+    "CrissCrossAttention",
+    "DoubleAttention",
+    "EfficientAttention",
+    "ExternalAttention",
+    "GlobalContext",
+    "LinearAttention",
     "NonLocalBlock",
     "ResidualAttentionModule",
+    "SelectiveKernel",
+    "SimAM",
     "SpatialAttention",
     "SpatialSE",
     "SpatialTransformer",
     "SqueezeExcitation",
+    "TripletAttention",
 ]
