@@ -2,6 +2,7 @@
 
 from . import transforms
 from .catalogue import cifar10, digits, fashion_mnist, mnist
+from .catalogue import cifar10, digits, fashion_mnist, mnist, photograph
 from .dataset import Dataset, Subset, TensorDataset, random_split
 from .images import ImageDataset, image_folder
 from .loader import DataLoader
@@ -17,6 +18,7 @@ __all__ = [
     "fashion_mnist",
     "image_folder",
     "mnist",
+    "photograph",
     "random_split",
     "transforms",
 ]

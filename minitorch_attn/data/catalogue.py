@@ -41,6 +41,8 @@ OBJECTS = (
     "ship",
     "truck",
 )
+PHOTOGRAPHS = ("china", "flower")
+BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (ITU-R BT.601)
 
 MNIST = Source(
     title="MNIST",
@@ -167,6 +169,35 @@ def digits(train: bool = True, *, transform: Transform | None = None) -> ImageDa
     for_testing = _every_fifth(labels)
     chosen = ~for_testing if train else for_testing
     return ImageDataset(images[chosen], labels[chosen], DIGITS, transform)
+
+
+def photograph(name: str = "china", *, grey: bool = False) -> np.ndarray:
+    """A colour photograph that needs no network, 427 x 640; it comes with scikit-learn.
+
+    Parameters
+    ----------
+    name : str
+        "china", a temple, or "flower", a dahlia.
+    grey : bool
+        Whether to give its brightness alone, 0.299 red + 0.587 green + 0.114 blue.
+
+    Returns
+    -------
+    ndarray
+        (3, H, W), or (H, W) in grey; float32 in [0, 1].
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn is not installed.
+    ValueError
+        If there is no photograph of that name.
+    """
+    if name not in PHOTOGRAPHS:
+        raise ValueError(f"photograph: there are {' and '.join(PHOTOGRAPHS)}, not {name!r}")
+    sklearn = require("sklearn.datasets", extra="course", purpose="load a photograph")
+    pixels = (sklearn.load_sample_image(f"{name}.jpg") / 255).astype(np.float32)
+    return pixels @ BRIGHTNESS if grey else pixels.transpose(2, 0, 1)
 
 
 def mnist(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minitorch_attn as mt
-from minitorch_attn.data import catalogue, cifar10, digits, fashion_mnist, mnist
+from minitorch_attn.data import catalogue, cifar10, digits, fashion_mnist, mnist, photograph
 from minitorch_attn.data.catalogue import CIFAR10, FASHION_MNIST, MNIST
 from minitorch_attn.engine.optional import require
 
@@ -62,6 +62,23 @@ def test_without_scikit_learn_digits_say_what_to_install(monkeypatch):
     monkeypatch.setattr(catalogue, "require", lambda name, **why: require(f"no_{name}", **why))
     with pytest.raises(ImportError, match=r"load the digits.*minitorch-attn\[course\]"):
         digits()
+
+
+@pytest.mark.parametrize("name", ["china", "flower"])
+def test_photographs_are_floats_between_0_and_1_in_colour_or_grey(name):
+    datasets = pytest.importorskip("sklearn.datasets")
+    colour, grey = photograph(name), photograph(name, grey=True)
+    assert colour.shape == (3, 427, 640) and grey.shape == (427, 640)
+    assert colour.dtype == grey.dtype == np.float32
+    assert 0 <= colour.min() and 0.9 < colour.max() <= 1
+    red, green, blue = datasets.load_sample_image(f"{name}.jpg")[100, 200] / 255
+    np.testing.assert_allclose(colour[:, 100, 200], [red, green, blue], atol=1e-6)
+    assert grey[100, 200] == pytest.approx(0.299 * red + 0.587 * green + 0.114 * blue, abs=1e-6)
+
+
+def test_a_photograph_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(ValueError, match="there are china and flower, not 'boat'"):
+        photograph("boat")
 
 
 @needs_real_mnist
