@@ -1,7 +1,6 @@
 """Data: datasets, batches, transforms, and the image data sets of the course."""
 
 from . import transforms
-from .catalogue import cifar10, digits, fashion_mnist, mnist
 from .catalogue import cifar10, digits, fashion_mnist, mnist, photograph
 from .dataset import Dataset, Subset, TensorDataset, random_split
 from .images import ImageDataset, image_folder
