@@ -80,6 +80,14 @@ from .pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from .recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from .sequences import (
+    PackedSequence,
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+)
 from .shuffle import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from .similarity import CosineSimilarity
 from .upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
@@ -119,6 +127,8 @@ __all__ = [
     "Flatten",
     "Fold",
     "GELU",
+    "GRU",
+    "GRUCell",
     "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
@@ -130,6 +140,8 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTM",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -146,9 +158,12 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "PackedSequence",
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
+    "RNN",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",
@@ -172,5 +187,9 @@ __all__ = [
     "ZeroPad2d",
     "ZeroPad3d",
     "init",
+    "pack_padded_sequence",
+    "pack_sequence",
+    "pad_packed_sequence",
+    "pad_sequence",
     "utils",
 ]

@@ -70,6 +70,12 @@ def _attention(y: Array, inputs: Sequence[Any], settings: Mapping[str, Any]) -> 
     return math.prod(y.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
+def _recurrence(y: Array, inputs: Sequence[Any], settings: Mapping[str, Any]) -> int:
+    """B G D D: each of B elements multiplies its state by a weight (G D, D)."""
+    a, weight, *_ = inputs
+    return len(a) * weight.size
+
+
 #: How the multiply-adds of a primitive are counted, by its name.
 COUNTED: dict[str, Callable[[Array, Sequence[Any], Mapping[str, Any]], int]] = {
     "conv1d": _convolution,
@@ -81,5 +87,6 @@ COUNTED: dict[str, Callable[[Array, Sequence[Any], Mapping[str, Any]], int]] = {
     "linear": _matrix_product,
     "matmul": _matrix_product,
     "product": _einsum_product,
+    "recurrence": _recurrence,
     "scaled_dot_product_attention": _attention,
 }
