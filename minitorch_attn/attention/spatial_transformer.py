@@ -231,7 +231,8 @@ class SpatialTransformer(nn.Module):
 
     with :math:`k(d) = \max(0, 1 - |d|)` and (h, w) the place :math:`(y^s, x^s)` counted in pixels.
     All channels are read at the same places. W starts at 0 and b at the identity, so that the
-    module at first changes nothing.
+    module at first changes nothing, not by a rounding error (of finite x, in the dtype of its
+    parameters).
 
     Parameters
     ----------

@@ -191,11 +191,33 @@ def test_the_gradient_check_passes_for_every_transform(transform, align_corners,
 
 @EACH_TRANSFORM
 @EITHER_CONVENTION
-@pytest.mark.parametrize("size", [(28, 28), (7, 12), (2, 2)])
-def test_it_starts_as_the_identity_up_to_rounding(transform, align_corners, size, float64):
-    x = normal(2, 3, *size)
-    y = SpatialTransformer(3, transform, align_corners=align_corners)(mt.tensor(x))
-    np.testing.assert_allclose(y.numpy(), x, rtol=0, atol=1e-13)
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_it_starts_as_the_identity_bit_for_bit(transform, align_corners, padding_mode, dtype):
+    try:
+        mt.set_default_dtype(dtype)
+        for size in range(1, 65):
+            x = normal(2, 1, size, 65 - size).astype(dtype)
+            module = SpatialTransformer(
+                1,
+                transform,
+                nn.Flatten(),
+                features=size * (65 - size),
+                padding_mode=padding_mode,
+                align_corners=align_corners,
+            )
+            y = module(mt.tensor(x)).numpy()
+            assert y.dtype == dtype
+            np.testing.assert_array_equal(y, x, err_msg=f"of {x.shape}")
+    finally:
+        mt.set_default_dtype("float32")
+
+
+@EACH_TRANSFORM
+def test_with_its_own_localisation_network_too_it_starts_as_the_identity(transform):
+    x = normal(2, 3, 7, 12).astype("float32")
+    y = SpatialTransformer(3, transform)(mt.tensor(x))
+    np.testing.assert_array_equal(y.numpy(), x)
 
 
 @EACH_TRANSFORM

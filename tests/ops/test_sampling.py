@@ -3,6 +3,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import minitorch_attn as mt
 import minitorch_attn.functional as F
@@ -110,12 +112,67 @@ def test_gradients_of_volumes_agree_with_central_differences(options):
     "dims, options",
     [*((2, options) for options in OPTIONS), *((3, options) for options in VOLUME_OPTIONS)],
 )
-def test_the_identity_grid_gives_the_image_back(dims, options):
-    x = normal(2, 3, *(5, 6, 4)[:dims])
-    theta = np.tile(np.eye(dims, dims + 1), (2, 1, 1))
-    grid = F.affine_grid(theta, x.shape, align_corners=options["align_corners"])
-    y = F.grid_sample(x, grid, **options)
-    np.testing.assert_allclose(y.numpy(), x, rtol=0, atol=1e-12)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_identity_grid_gives_the_image_back_bit_for_bit(dims, options, dtype):
+    x = normal(2, 3, *(5, 6, 49)[:dims]).astype(dtype)
+    y = F.grid_sample(x, identity_grid(x, options["align_corners"]), **options).numpy()
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+def test_at_every_size_the_identity_is_exact(dtype, align_corners, padding_mode):
+    for size in [*range(1, 65), 224, 299, 1023, 2048]:
+        x = normal(1, 1, size, 3).astype(dtype)
+        options = {"padding_mode": padding_mode, "align_corners": align_corners}
+        y = F.grid_sample(x, identity_grid(x, align_corners), **options).numpy()
+        np.testing.assert_array_equal(y, x, err_msg=f"of {size} rows")
+
+
+@settings(deadline=None)
+@given(
+    size=st.tuples(st.integers(2, 64), st.integers(2, 64)),
+    shift=st.tuples(st.integers(-64, 64), st.integers(-64, 64)),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_a_shift_by_whole_pixels_moves_them_unchanged(size, shift, dtype):
+    (H, W), (i, j) = size, shift
+    x = normal(1, 1, H, W).astype(dtype)
+    theta = np.array([[[1, 0, 2 * j / W], [0, 1, 2 * i / H]]], dtype)
+    y = F.grid_sample(x, F.affine_grid(theta, x.shape)).numpy()
+    far = np.pad(x, ((0, 0), (0, 0), (64, 64), (64, 64)))
+    np.testing.assert_array_equal(y, far[:, :, 64 + i : 64 + i + H, 64 + j : 64 + j + W])
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_at_the_identity_every_slope_is_that_to_the_right(align_corners):
+    """Not to the left wherever rounding falls just short of a pixel."""
+    x = normal(1, 1, 49, 49).astype("float32")
+    grid = mt.tensor(identity_grid(x, align_corners), requires_grad=True)
+    F.grid_sample(x, grid, align_corners=align_corners).sum().backward()
+    step = (49 - 1) / 2 if align_corners else 49 / 2
+    right = np.diff(x, axis=3, append=0)[0, 0]
+    np.testing.assert_allclose(grid.grad.numpy()[0, ..., 0], right * step, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_places_are_off_by_no_more_than_rounding(dtype, align_corners):
+    size, eps = 37, np.finfo(dtype).eps
+    grid = places(1, 200, 200, 2, reach=0.97).astype(dtype)
+    ramp = np.broadcast_to(np.arange(size, dtype=dtype), (1, 1, size, size))
+    w = F.grid_sample(ramp, grid, align_corners=align_corners).numpy()[0, 0]
+    g = grid[0, ..., 0].astype(np.longdouble)
+    exact = (g + 1) / 2 * (size - 1) if align_corners else ((g + 1) * size - 1) / 2
+    assert np.abs(w - exact).max() < 3 * size * eps
+
+
+def identity_grid(x, align_corners):
+    dims = x.ndim - 2
+    theta = np.tile(np.eye(dims, dims + 1, dtype=x.dtype), (len(x), 1, 1))
+    return F.affine_grid(theta, x.shape, align_corners=align_corners).numpy()
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
