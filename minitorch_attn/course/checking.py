@@ -153,7 +153,8 @@ def _same_mistake(mutant: Mutant, exercise: Exercise, case: Case, trace: Trace) 
 def _kind_of_error(trace: Trace) -> tuple[str, str] | None:
     match trace.error:
         case SubjectError():
-            return trace.error.kind, re.sub(r"\d+", "N", trace.error.message)
+            message = trace.error.message.partition(" (in layer ")[0]  # it names the class
+            return trace.error.kind, re.sub(r"\d+", "N", message)
         case Mistake():
             return trace.error.name, trace.error.sentence
     return None

@@ -534,6 +534,17 @@ def gate():
     return exercise
 
 
+class Halved(Gate):
+    def forward(self, x):
+        return x * self.fc1(x)
+
+
+def test_an_exception_in_a_layer_is_known_whatever_the_learner_calls_the_class(gate):
+    gate.mutant("fc2 is not used.", raises=True)(Halved)
+    learner = type("Gate", (Halved,), {})  # its name, too, is part of the exception's message
+    assert "fc2 is not used." in told(gate, learner)
+
+
 class NoBias(Gate):
     def __init__(self, channels, reduction=2):
         super().__init__(channels, reduction)
