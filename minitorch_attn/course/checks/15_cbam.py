@@ -106,6 +106,40 @@ def greatest_magnitude(x):
     return np.take_along_axis(flat, place, 2)[:, :, 0], vjp_x
 
 
+@global_max.mutant(
+    "`dx[:, :, row, column] = dy` with arrays of places writes every place into every image and "
+    "channel; `np.put_along_axis` gives each its own."
+)
+def places_of_all(x):
+    N, C, _, W = x.shape
+    place = x.reshape(N, C, -1).argmax(axis=2)
+
+    def vjp_x(dy):
+        dx = np.zeros_like(x)
+        dx[:, :, place // W, place % W] = dy
+        return dx
+
+    return x.max(axis=(2, 3)), vjp_x
+
+
+@global_max.mutant(
+    "In a flat map of W columns place p lies in row p // W and column p % W; you divided by the "
+    "number of rows."
+)
+def divided_by_the_rows(x):
+    N, C, H, W = x.shape
+    place = x.reshape(N, C, -1).argmax(axis=2)
+
+    def vjp_x(dy):
+        dx = np.zeros_like(x)
+        for n in range(N):
+            for c in range(C):
+                dx[n, c, place[n, c] // H, place[n, c] % H] = dy[n, c]
+        return dx
+
+    return x.max(axis=(2, 3)), vjp_x
+
+
 # -- shared_mlp -----------------------------------------------------------------------------
 
 
@@ -196,6 +230,62 @@ def w2_from_one_path(z_avg, z_max, w1, w2):
     return _shared_mlp(z_avg, z_max, w1, w2, h_paths=(0, 1))
 
 
+@shared_mlp.mutant("The gradient of w2 has the path of the mean alone: add that of the maximum.")
+def w2_from_the_first_path(z_avg, z_max, w1, w2):
+    return _shared_mlp(z_avg, z_max, w1, w2, h_paths=(1, 0))
+
+
+@shared_mlp.mutant(
+    "w2 multiplies what comes out of the ReLUs; its gradient has what goes into them."
+)
+def w2_from_before_the_relu(z_avg, z_max, w1, w2):
+    v, (vjp_avg, vjp_max, vjp_w1, _) = _shared_mlp(z_avg, z_max, w1, w2)
+    return v, (vjp_avg, vjp_max, vjp_w1, lambda dy: dy.T @ ((z_avg + z_max) @ w1.T))
+
+
+def _with_other_w1_rule(z_avg, z_max, w1, w2, rule):
+    v, (vjp_avg, vjp_max, _, vjp_w2) = _shared_mlp(z_avg, z_max, w1, w2)
+    return v, (vjp_avg, vjp_max, lambda dy: rule(dy @ w2), vjp_w2)
+
+
+@shared_mlp.mutant("In the gradient of w1 the ReLUs' masks are missing.")
+def w1_without_masks(z_avg, z_max, w1, w2):
+    return _with_other_w1_rule(z_avg, z_max, w1, w2, lambda dh: dh.T @ (z_avg + z_max))
+
+
+@shared_mlp.mutant(
+    "The gradient of w1 has one mask, that of the sum; each path has its own, a_avg > 0 and "
+    "a_max > 0."
+)
+def w1_with_one_mask(z_avg, z_max, w1, w2):
+    is_open = (z_avg + z_max) @ w1.T > 0
+    return _with_other_w1_rule(z_avg, z_max, w1, w2, lambda dh: (dh * is_open).T @ (z_avg + z_max))
+
+
+@shared_mlp.mutant(
+    "In the gradient of w1 each path meets the other's input: da_avg belongs to z_avg, da_max to "
+    "z_max."
+)
+def w1_paths_crossed(z_avg, z_max, w1, w2):
+    open_avg, open_max = z_avg @ w1.T > 0, z_max @ w1.T > 0
+    return _with_other_w1_rule(
+        z_avg, z_max, w1, w2, lambda dh: (dh * open_avg).T @ z_max + (dh * open_max).T @ z_avg
+    )
+
+
+@shared_mlp.mutant(
+    "Mean and maximum are two inputs: the gradient of each comes along its own path; you added "
+    "both."
+)
+def inputs_of_both_paths(z_avg, z_max, w1, w2):
+    v, (vjp_avg, vjp_max, vjp_w1, vjp_w2) = _shared_mlp(z_avg, z_max, w1, w2)
+
+    def both(dy):
+        return vjp_avg(dy) + vjp_max(dy)
+
+    return v, (both, both, vjp_w1, vjp_w2)
+
+
 @shared_mlp.mutant("You averaged the two gradients of the shared weights; they add.")
 def averaged_gradients(z_avg, z_max, w1, w2):
     return _shared_mlp(z_avg, z_max, w1, w2, w1_paths=(0.5, 0.5), h_paths=(0.5, 0.5))
@@ -206,7 +296,9 @@ def one_mask_for_both(z_avg, z_max, w1, w2):
     return _shared_mlp(z_avg, z_max, w1, w2, masks=lambda a, b: (a > 0, a > 0))
 
 
-@shared_mlp.mutant("The masks of the two ReLUs have changed places.")
+@shared_mlp.mutant(
+    "The two paths have changed places: the masks of the two ReLUs, or the rules of the two inputs."
+)
 def masks_swapped(z_avg, z_max, w1, w2):
     return _shared_mlp(z_avg, z_max, w1, w2, masks=lambda a, b: (b > 0, a > 0))
 
@@ -321,6 +413,56 @@ def relu_missing(x, w1, w2):
     return _sigmoid((x.mean(axis=(2, 3)) + x.max(axis=(2, 3))) @ w1.T @ w2.T)
 
 
+@channel_gates.mutant("You added the places up; the mean also divides by H * W.")
+def sums_for_means(x, w1, w2):
+    return _sigmoid(_mlp(x.sum(axis=(2, 3)), w1, w2) + _mlp(x.max(axis=(2, 3)), w1, w2))
+
+
+@channel_gates.mutant("The mean went through the MLP twice; the second time it is the maximum.")
+def means_twice(x, w1, w2):
+    return _sigmoid(2 * _mlp(x.mean(axis=(2, 3)), w1, w2))
+
+
+@channel_gates.mutant(
+    "You took a sigmoid of each score and averaged; the scores are added, then comes one sigmoid."
+)
+def two_sigmoids_averaged(x, w1, w2):
+    return two_sigmoids_added(x, w1, w2) / 2
+
+
+@channel_gates.mutant("You took the greater of the two scores; they are added.")
+def greater_score(x, w1, w2):
+    return _sigmoid(np.maximum(_mlp(x.mean(axis=(2, 3)), w1, w2), _mlp(x.max(axis=(2, 3)), w1, w2)))
+
+
+@channel_gates.mutant(
+    "A softmax makes the gates of an image add up to 1; here each is a sigmoid for itself."
+)
+def softmax_for_sigmoid(x, w1, w2):
+    e = np.exp(sigmoid_missing(x, w1, w2))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@channel_gates.mutant(
+    "A ReLU stands behind the second layer too: no gate can then be below one half. It belongs "
+    "between the layers."
+)
+def relu_at_the_end(x, w1, w2):
+    return _sigmoid(np.maximum(sigmoid_missing(x, w1, w2), 0))
+
+
+@channel_gates.mutant(
+    "You took the value of greatest magnitude; the maximum of -5 and 1 is 1, however large -5 is."
+)
+def magnitude_for_maximum(x, w1, w2):
+    return _sigmoid(_mlp(x.mean(axis=(2, 3)), w1, w2) + _mlp(np.abs(x).max(axis=(2, 3)), w1, w2))
+
+
+@channel_gates.mutant("This is the weighed feature map s x; the gates s alone are asked for.")
+def gates_applied(x, w1, w2):
+    return channel_gates_reference(x, w1, w2)[:, :, None, None] * x
+
+
 # -- spatial_maps ---------------------------------------------------------------------------
 
 
@@ -388,7 +530,7 @@ def share_of_the_positions(x):
     "The path through the maximum is missing in the rule: x reaches the output twice."
 )
 def maximum_forgotten(x):
-    return _spatial_maps(x, send=lambda x, dq: 0.0)
+    return _spatial_maps(x, send=lambda x, dq: np.zeros_like(x))
 
 
 @spatial_maps.mutant(
@@ -407,6 +549,24 @@ def maximum_to_all(x):
 def sum_for_mean(x):
     q, vjp_x = _spatial_maps(x, share=1.0)
     return np.stack([x.sum(axis=1), q[:, 1]], axis=1), vjp_x
+
+
+@spatial_maps.mutant(
+    "You went over the positions, as the channel attention does; these two maps go over the "
+    "channels, axis 1."
+)
+def over_the_positions(x):
+    q = np.stack([x.mean(axis=(2, 3)), x.max(axis=(2, 3))], axis=1)
+    return q, lambda dy: np.zeros_like(x)
+
+
+@spatial_maps.mutant(
+    "In the rule the two slices have changed places: dy[:, 0] is the mean's, dy[:, 1] that of the "
+    "maximum."
+)
+def slices_swapped_in_the_rule(x):
+    q, vjp_x = _spatial_maps(x)
+    return q, lambda dy: vjp_x(dy[:, ::-1])
 
 
 # -- cbam_parameters ------------------------------------------------------------------------
@@ -471,6 +631,38 @@ def with_biases(stages, reduction, kernel_size):
         n * (2 * c * c // reduction + c // reduction + c + 2 * kernel_size**2 + 1)
         for n, c in stages
     )
+
+
+@cbam_parameters.mutant("The MLP has two matrices, one in and one out: 2 * C * C / r weights.")
+def one_matrix(stages, reduction, kernel_size):
+    return sum(n * (c * c // reduction + 2 * kernel_size**2) for n, c in stages)
+
+
+@cbam_parameters.mutant("Every block has a kernel of its own; you counted one for the network.")
+def one_kernel_in_all(stages, reduction, kernel_size):
+    return sum(n * (2 * c * c // reduction) for n, c in stages) + 2 * kernel_size**2
+
+
+@cbam_parameters.mutant("The window has R rows of R weights: 2 * R * R, not 2 * R.")
+def one_row_of_the_window(stages, reduction, kernel_size):
+    return sum(n * (2 * c * c // reduction + 2 * kernel_size) for n, c in stages)
+
+
+@cbam_parameters.mutant("The hidden layer has C / r units, not r.")
+def r_hidden_units(stages, reduction, kernel_size):
+    return sum(n * (2 * c * reduction + 2 * kernel_size**2) for n, c in stages)
+
+
+@cbam_parameters.mutant("You counted the MLP's biases; it has none here.")
+def with_biases_in_the_mlp(stages, reduction, kernel_size):
+    return sum(
+        n * (2 * c * c // reduction + c // reduction + c + 2 * kernel_size**2) for n, c in stages
+    )
+
+
+@cbam_parameters.mutant("This is the first stage alone: does the `return` stand inside the loop?")
+def first_stage_alone(stages, reduction, kernel_size):
+    return cbam_parameters_reference(stages[:1], reduction, kernel_size)
 
 
 # -- CBAM -----------------------------------------------------------------------------------
@@ -616,10 +808,90 @@ class detached_maximum(CBAMReference):
 
 
 @CBAM.mutant(
-    "Without padding the map of the places is smaller than x: `padding=kernel_size // 2`.",
+    "The map of the places has another size than x: `padding=kernel_size // 2` keeps it.",
     raises=True,
 )
 class without_padding(CBAMReference):
     def __init__(self, channels, reduction=16, kernel_size=7):
         super().__init__(channels, reduction, kernel_size)
         self.conv = nn.Conv2d(2, 1, kernel_size, bias=False)
+
+
+@CBAM.mutant("The window is 7x7 whatever `kernel_size` says.")
+class always_seven(CBAMReference):
+    def __init__(self, channels, reduction=16, kernel_size=7):
+        super().__init__(channels, reduction)
+
+
+@CBAM.mutant("The convolution makes one map, for all channels: `nn.Conv2d(2, 1, ...)`.")
+class a_map_for_each_channel(CBAMReference):
+    def __init__(self, channels, reduction=16, kernel_size=7):
+        super().__init__(channels, reduction, kernel_size)
+        self.conv = nn.Conv2d(2, channels, kernel_size, padding=kernel_size // 2, bias=False)
+
+
+@CBAM.mutant("The ReLU between fc1 and fc2 is missing.")
+class without_relu(CBAMReference):
+    def mlp(self, z):
+        return self.fc2(self.fc1(z))
+
+
+@CBAM.mutant("The map of the places lacks its sigmoid: a gate lies between 0 and 1.")
+class places_without_sigmoid(CBAMReference):
+    def where(self, x):
+        return self.conv(self.maps(x))
+
+
+@CBAM.mutant("A ReLU makes the gates of the places; it is a sigmoid, as for the channels.")
+class relu_for_sigmoid(CBAMReference):
+    def where(self, x):
+        return F.relu(self.conv(self.maps(x)))
+
+
+@CBAM.mutant("The gates of the places come back alone; they are to be multiplied with x'.")
+class gates_alone(CBAMReference):
+    def forward(self, x):
+        return self.where(x * self.what(x))
+
+
+@CBAM.mutant(
+    "The places' gates are multiplied with the module's input; they belong on x' = s x, so that "
+    "both count."
+)
+class channel_gates_dropped(CBAMReference):
+    def forward(self, x):
+        return x * self.where(x * self.what(x))
+
+
+@CBAM.mutant("The two gates are added; CBAM multiplies with one after the other.")
+class gates_added(CBAMReference):
+    def forward(self, x):
+        s = self.what(x)
+        return x * (s + self.where(x * s))
+
+
+@CBAM.mutant("You multiplied with 1 + t, as other modules do; CBAM's gate is t itself.")
+class one_plus_gate(CBAMReference):
+    def forward(self, x):
+        x = x * self.what(x)
+        return x * (1 + self.where(x))
+
+
+@CBAM.mutant("Both maps are the mean; the second one is the maximum over the channels.")
+class mean_map_twice(CBAMReference):
+    def maps(self, x):
+        return F.stack([x.mean(dim=1), x.mean(dim=1)], dim=1)
+
+
+@CBAM.mutant("The mean went through the MLP twice; the second time it is the maximum.")
+class means_for_maxima(CBAMReference):
+    def maxima(self, x):
+        return x.mean(dim=(2, 3))
+
+
+@CBAM.mutant(
+    "The maximum over the channels was detached from the graph: no gradient reaches x through it."
+)
+class detached_maximum_map(CBAMReference):
+    def maps(self, x):
+        return F.stack([x.mean(dim=1), F.max(x.detach(), dim=1).values], dim=1)

@@ -89,6 +89,71 @@ def rules_swapped(T, v):
     return y, (vjp_v, vjp_T)
 
 
+def _attend_with(T, v, *, vjp_T=None, vjp_v=None):
+    """The right output, with a mistake in one of the rules."""
+    y, rules_of = attend_reference(T, v)
+    return y, (vjp_T or rules_of[0], vjp_v or rules_of[1])
+
+
+@attend.mutant("The mask is the sigmoid of v, not v itself.")
+def numbers_for_mask(T, v):
+    return (1 + v) * T, (lambda dy: (1 + v) * dy, lambda dy: T * dy)
+
+
+@attend.mutant("The 1 is added to the mask, behind the sigmoid; you added it to v, in front.")
+def one_inside_the_sigmoid(T, v):
+    return naive_form(T, 1 + v)
+
+
+@attend.mutant("This is 1 + M alone: it weighs T, so multiply by T.")
+def without_trunk(T, v):
+    M = _sigmoid(v)
+    return 1 + M, (lambda dy: 0 * dy, lambda dy: dy * M * (1 - M))
+
+
+@attend.mutant("The rule of T hands dy on as if there were no mask: its factor is 1 + M.")
+def mask_forgotten_in_the_rule(T, v):
+    return _attend_with(T, v, vjp_T=lambda dy: dy)
+
+
+@attend.mutant("The rule of T divides; y is T times 1 + M, and so dT is dy times 1 + M.")
+def divided_by_the_mask(T, v):
+    return _attend_with(T, v, vjp_T=lambda dy: dy / (1 + _sigmoid(v)))
+
+
+@attend.mutant("In the rule of T stands T; y is linear in T, so its rule does not depend on T.")
+def rule_of_T_with_T(T, v):
+    return _attend_with(T, v, vjp_T=lambda dy: (1 + _sigmoid(v)) * T * dy)
+
+
+@attend.mutant("In the rule of v the factor T is missing: M is multiplied by T, so dM = T * dy.")
+def trunk_forgotten_in_the_rule(T, v):
+    M = _sigmoid(v)
+    return _attend_with(T, v, vjp_v=lambda dy: dy * M * (1 - M))
+
+
+@attend.mutant("The sigmoid's slope is written with its output, M * (1 - M), not with v.")
+def slope_of_the_input(T, v):
+    return _attend_with(T, v, vjp_v=lambda dy: T * dy * v * (1 - v))
+
+
+@attend.mutant("The sigmoid's slope is M * (1 - M): the factor M is missing.")
+def half_of_the_slope(T, v):
+    return _attend_with(T, v, vjp_v=lambda dy: T * dy * (1 - _sigmoid(v)))
+
+
+@attend.mutant("The sigmoid's slope is M * (1 - M); 1 + M has the same one, not (1 + M) * (-M).")
+def slope_at_one_plus_mask(T, v):
+    M = _sigmoid(v)
+    return _attend_with(T, v, vjp_v=lambda dy: T * dy * (1 + M) * (-M))
+
+
+@attend.mutant("The factor 1 + M belongs to dT; in the rule of v, dM = T * dy.")
+def factors_exchanged(T, v):
+    M = _sigmoid(v)
+    return _attend_with(T, v, vjp_v=lambda dy: (1 + M) * dy * M * (1 - M))
+
+
 # -- enlarge --------------------------------------------------------------------------------
 
 
@@ -170,6 +235,30 @@ def last_row_empty(H, P):
     return A
 
 
+@enlarge.mutant(
+    "This takes the pixel on the left alone: does the share of the right one become a whole number?"
+)
+def left_pixel(H, P):
+    A = np.zeros((H, P))
+    for i in range(H):
+        A[i, i * (P - 1) // (H - 1)] = 1
+    return A
+
+
+@enlarge.mutant(
+    "At the last position there is no pixel to the right: `left = min(int(place), P - 2)`.",
+    raises=True,
+)
+def beyond_the_last_pixel(H, P):
+    A = np.zeros((H, P))
+    for i in range(H):
+        place = i * (P - 1) / (H - 1)
+        left = int(place)
+        A[i, left] = 1 - (place - left)
+        A[i, left + 1] = place - left
+    return A
+
+
 # -- chain_factor ---------------------------------------------------------------------------
 
 
@@ -231,6 +320,35 @@ def first_mask_for_all(masks, residual=True):
     return (masks[0] + (1 if residual else 0)) ** np.arange(1, len(masks) + 1)
 
 
+@chain_factor.mutant(
+    "These are the factors of the single modules; a signal behind the second has passed both."
+)
+def each_for_itself(masks, residual=True):
+    return 1 + masks if residual else masks
+
+
+@chain_factor.mutant("The factor in front of the first module, 1, is not asked for.")
+def with_the_start(masks, residual=True):
+    return np.concatenate([[1.0], chain_factor_reference(masks, residual)])
+
+
+@chain_factor.mutant("These are the factors in front of each module; they are asked for behind it.")
+def in_front(masks, residual=True):
+    return with_the_start(masks, residual)[:-1]
+
+
+@chain_factor.mutant("You went from the last module to the first; the signal enters the first.")
+def from_the_end(masks, residual=True):
+    return chain_factor_reference(masks[::-1], residual)
+
+
+@chain_factor.mutant(
+    "(1 + a)(1 + b) is 1 + a + b + a b: you added the masks up and left their products out."
+)
+def products_left_out(masks, residual=True):
+    return 1 + np.cumsum(masks) if residual else np.cumprod(masks)
+
+
 # -- mask_units -----------------------------------------------------------------------------
 
 
@@ -278,6 +396,26 @@ def skips_of_r(d, r):
 @mask_units.mutant("You counted the way down alone; the way up has r units a level too.")
 def way_down_alone(d, r):
     return 2 * r + (d - 1) * (r + 1)
+
+
+@mask_units.mutant("The innermost level is missing: it has r units down and r up.")
+def without_innermost(d, r):
+    return (d - 1) * (2 * r + 1)
+
+
+@mask_units.mutant("There are d levels in all, the innermost among them: you counted one too many.")
+def one_level_too_many(d, r):
+    return 2 * r + d * (2 * r + 1)
+
+
+@mask_units.mutant("You took r = 1 whatever it is.")
+def always_one_between(d, r):
+    return 2 + (d - 1) * 3
+
+
+@mask_units.mutant("An hourglass holds one smaller hourglass, not two: nothing doubles on the way.")
+def two_inside_each(d, r):
+    return 2 * r if d == 1 else 2 * r + 1 + 2 * two_inside_each(d - 1, r)
 
 
 # -- channel_mask ---------------------------------------------------------------------------
@@ -360,6 +498,105 @@ def over_positions(v):
     length = np.sqrt((v**2).sum(axis=(2, 3), keepdims=True))
     M = v / length
     return M, lambda dy: (dy - M * (M * dy).sum(axis=(2, 3), keepdims=True)) / length
+
+
+def _divided_by(v, length):
+    """v / length with the rule that holds where the length is held fast."""
+    return v / length, lambda dy: dy / length
+
+
+@channel_mask.mutant("You divided by the sum of magnitudes; the length is the root of the squares.")
+def sum_of_magnitudes(v):
+    return _divided_by(v, np.abs(v).sum(axis=1, keepdims=True))
+
+
+@channel_mask.mutant("You divided by the sum of the channels; the length is the root of squares.")
+def sum_for_length(v):
+    return _divided_by(v, v.sum(axis=1, keepdims=True))
+
+
+@channel_mask.mutant("You divided by the largest magnitude; the length is the root of squares.")
+def largest_magnitude(v):
+    return _divided_by(v, np.abs(v).max(axis=1, keepdims=True))
+
+
+@channel_mask.mutant("You took the length over the images; it goes over the channels, axis 1.")
+def length_over_the_batch(v):
+    return _divided_by(v, np.sqrt((v**2).sum(axis=0, keepdims=True)))
+
+
+@channel_mask.mutant("One length for a whole image: each position has its own, over the channels.")
+def length_of_the_image(v):
+    return _divided_by(v, np.sqrt((v**2).sum(axis=(1, 2, 3), keepdims=True)))
+
+
+@channel_mask.mutant(
+    "One length for all there is: each position of each image has its own, over the channels."
+)
+def length_of_everything(v):
+    return _divided_by(v, np.sqrt((v**2).sum()))
+
+
+@channel_mask.mutant("This is a softmax: its sum is 1. Here the length is 1, and there is no exp.")
+def softmax_for_length(v):
+    e = np.exp(v)
+    return _divided_by(e, e.sum(axis=1, keepdims=True))
+
+
+@channel_mask.mutant("There is no sigmoid in this mask: its weights may be negative.")
+def with_sigmoid(v):
+    return _sigmoid(channel_mask_reference(v)[0]), lambda dy: dy
+
+
+def _with_rule(v, rule):
+    M, length = channel_mask_reference(v)[0], np.sqrt((v**2).sum(axis=1, keepdims=True))
+    return M, lambda dy: rule(dy, M, length)
+
+
+@channel_mask.mutant("That is the rule of a softmax, M * (dy - ...); here dy is not weighed by M.")
+def rule_of_a_softmax(v):
+    return _with_rule(v, lambda dy, M, _: M * (dy - (M * dy).sum(axis=1, keepdims=True)))
+
+
+@channel_mask.mutant(
+    "In the part through the length stands v for M: either M twice, or v twice and the length to "
+    "the third power."
+)
+def numbers_for_mask_in_the_rule(v):
+    return _with_rule(
+        v, lambda dy, _, length: (dy - v * (v * dy).sum(axis=1, keepdims=True)) / length
+    )
+
+
+@channel_mask.mutant("With v in place of M the length stands in the third power, not the second.")
+def power_too_low(v):
+    return _with_rule(
+        v, lambda dy, _, length: dy / length - v * (v * dy).sum(axis=1, keepdims=True) / length**2
+    )
+
+
+@channel_mask.mutant("Sum M * dy over the channels alone: each position has a length of its own.")
+def summed_over_everything(v):
+    return _with_rule(v, lambda dy, M, length: (dy - M * (M * dy).sum()) / length)
+
+
+@channel_mask.mutant("In the part through the length M * dy is summed, not dy alone.")
+def gradient_summed_bare(v):
+    return _with_rule(v, lambda dy, M, length: (dy - M * dy.sum(axis=1, keepdims=True)) / length)
+
+
+@channel_mask.mutant(
+    "You divided by the square of the length; once is enough, as M is of length 1."
+)
+def divided_twice(v):
+    return _with_rule(
+        v, lambda dy, M, length: (dy - M * (M * dy).sum(axis=1, keepdims=True)) / length**2
+    )
+
+
+@channel_mask.mutant("The direct part is missing: dy / length, as if the length were fixed.")
+def direct_part_missing(v):
+    return _with_rule(v, lambda dy, M, length: -M * (M * dy).sum(axis=1, keepdims=True) / length)
 
 
 # -- Hourglass ------------------------------------------------------------------------------
@@ -471,3 +708,121 @@ class biases_left_in(HourglassReference):
 class with_a_shortcut(HourglassReference):
     def forward(self, x):
         return x + super().forward(x)
+
+
+@Hourglass.mutant(
+    "Skip and inner hourglass are side by side on a; the skip stands behind the inner."
+)
+class skip_behind_inner(HourglassReference):
+    def middle(self, a):
+        return self.skip(self.inner(a)) if self.halvings > 1 else a
+
+
+@Hourglass.mutant("The inner hourglass gets what the skip made; both start from a.")
+class inner_from_the_skip(HourglassReference):
+    def middle(self, a):
+        if self.halvings == 1:
+            return a
+        s = self.skip(a)
+        return s + self.inner(s)
+
+
+@Hourglass.mutant("Beside skip and inner hourglass a itself is added; the two make the sum.")
+class three_in_the_sum(HourglassReference):
+    def middle(self, a):
+        return a + super().middle(a) if self.halvings > 1 else a
+
+
+@Hourglass.mutant("Skip and inner hourglass are multiplied; they are added.")
+class multiplied(HourglassReference):
+    def middle(self, a):
+        return self.skip(a) * self.inner(a) if self.halvings > 1 else a
+
+
+@Hourglass.mutant("The inner hourglass is missing in the sum: the skip alone goes up.")
+class inner_unused(HourglassReference):
+    def middle(self, a):
+        return self.skip(a) if self.halvings > 1 else a
+
+
+@Hourglass.mutant("The inner hourglass gets the pooled x; it stands behind `down`, on a.")
+class inner_from_the_pool(HourglassReference):
+    def forward(self, x):
+        p = self.smaller(x)
+        a = self.down(p)
+        if self.halvings > 1:
+            a = self.skip(a) + self.inner(p)
+        return self.larger(self.up(a), x.shape[2:])
+
+
+@Hourglass.mutant("The skip gets the pooled x; it stands behind `down`, on a.")
+class skip_from_the_pool(HourglassReference):
+    def forward(self, x):
+        p = self.smaller(x)
+        a = self.down(p)
+        if self.halvings > 1:
+            a = self.skip(p) + self.inner(a)
+        return self.larger(self.up(a), x.shape[2:])
+
+
+@Hourglass.mutant("`up` gets the inner hourglass alone; it stands behind the sum with the skip.")
+class skip_past_up(HourglassReference):
+    def forward(self, x):
+        a = self.down(self.smaller(x))
+        y = self.up(a)
+        if self.halvings > 1:
+            y = self.skip(a) + self.up(self.inner(a))
+        return self.larger(y, x.shape[2:])
+
+
+@Hourglass.mutant("`down` works at the full size; the pool comes first.")
+class down_before_the_pool(HourglassReference):
+    def forward(self, x):
+        a = self.smaller(self.down(x))
+        return self.larger(self.up(self.middle(a)), x.shape[2:])
+
+
+@Hourglass.mutant("`up` works at the full size; it comes before the enlargement.")
+class up_behind_the_enlargement(HourglassReference):
+    def forward(self, x):
+        a = self.down(self.smaller(x))
+        return self.up(self.larger(self.middle(a), x.shape[2:]))
+
+
+@Hourglass.mutant("`up` is made and not used.")
+class up_unused(HourglassReference):
+    def forward(self, x):
+        return self.larger(self.middle(self.down(self.smaller(x))), x.shape[2:])
+
+
+@Hourglass.mutant("The pool is missing: nothing becomes smaller on the way down.")
+class without_pool(HourglassReference):
+    def smaller(self, x):
+        return x
+
+
+@Hourglass.mutant(
+    "The pool has windows of 2 x 2; here they are 3 x 3, with stride 2 and padding 1."
+)
+class small_windows(HourglassReference):
+    def smaller(self, x):
+        return F.max_pool2d(x, 2)
+
+
+@Hourglass.mutant("The result does not have the size of x: enlarge it with `size=x.shape[2:]`.")
+class without_enlargement(HourglassReference):
+    def larger(self, y, size):
+        return y
+
+
+@Hourglass.mutant("There is a ReLU; a unit is the convolution alone here.")
+class with_relu(HourglassReference):
+    def forward(self, x):
+        a = self.down(self.smaller(x))
+        return self.larger(F.relu(self.up(self.middle(a))), x.shape[2:])
+
+
+@Hourglass.mutant("There is a sigmoid at the end; it belongs to the mask around, not to this.")
+class with_sigmoid_at_the_end(HourglassReference):
+    def forward(self, x):
+        return F.sigmoid(super().forward(x))
