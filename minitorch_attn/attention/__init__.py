@@ -11,8 +11,10 @@ from .efficient_attention import EfficientAttention
 from .external_attention import ExternalAttention
 from .global_context import GlobalContext
 from .linear_attention import LinearAttention
+from .multi_head import MultiheadAttention
 from .non_local import NonLocalBlock
 from .residual_attention import ResidualAttentionModule
+from .scaled_dot_product import ScaledDotProductAttention
 from .selective_kernel import SelectiveKernel
 from .simam import SimAM
 from .spatial_transformer import SpatialTransformer
@@ -33,7 +35,9 @@ __all__ = [
     "GlobalContext",
     "LinearAttention",
     "NonLocalBlock",
+    "MultiheadAttention",
     "ResidualAttentionModule",
+    "ScaledDotProductAttention",
     "SelectiveKernel",
     "SimAM",
     "SpatialAttention",

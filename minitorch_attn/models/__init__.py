@@ -80,6 +80,7 @@ from .shufflenet_v2 import (
     shufflenet_v2_x2_0,
 )
 from .squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
+from .transformer import Seq2SeqTransformer
 from .vgg import VGG, vgg11, vgg13, vgg16, vgg19
 from .wide_resnet import wide_resnet50_2, wide_resnet101_2, wrn
 from .xception import Xception, xception
@@ -106,6 +107,7 @@ __all__ = [
     "SENet",
     "SENetBlock",
     "SEResNet",
+    "Seq2SeqTransformer",
     "ShuffleNetV1",
     "ShuffleNetV2",
     "SqueezeNet",

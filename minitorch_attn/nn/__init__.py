@@ -30,7 +30,9 @@ from .dropout import Dropout
 from .folding import Fold, Unfold
 from .linear import Embedding, Flatten, Identity, Linear
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, SmoothL1Loss
+from .masked_softmax import MaskedSoftmax
 from .module import Module
+from .multihead_attention import MultiheadAttention
 from .normalization import (
     BatchNorm1d,
     BatchNorm2d,
@@ -80,6 +82,7 @@ from .pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from .positional_encoding import LearnedEncoding, RotaryEncoding, SinusoidalEncoding
 from .recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .sequences import (
     PackedSequence,
@@ -90,6 +93,13 @@ from .sequences import (
 )
 from .shuffle import ChannelShuffle, PixelShuffle, PixelUnshuffle
 from .similarity import CosineSimilarity
+from .transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from .upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
@@ -144,11 +154,13 @@ __all__ = [
     "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedEncoding",
     "Linear",
     "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
+    "MaskedSoftmax",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
@@ -158,6 +170,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "PackedSequence",
     "Parameter",
     "PixelShuffle",
@@ -172,13 +185,20 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "RotaryEncoding",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SinusoidalEncoding",
     "SmoothL1Loss",
     "Softmax",
     "Softplus",
     "Tanh",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",

@@ -191,6 +191,37 @@ class LinearLR(LRScheduler):
         return base_lr * (self.start_factor + (self.end_factor - self.start_factor) * share)
 
 
+class InverseSqrtLR(LRScheduler):
+    r"""Up to the base in a straight line, then down with the square root of the steps.
+
+    .. math:: \eta_t = \eta \min\!\left(\frac{t + 1}{w}, \sqrt{\frac{w}{t + 1}}\right)
+
+    The first step has number t = 0, and the base is reached at the w-th. The Transformer's own
+    schedule, :math:`D^{-1/2} \min(s^{-1/2}, s\, w^{-3/2})` for its step s = t + 1, is this one
+    with the base ``lr=(D * warmup_steps) ** -0.5``.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates are set.
+    warmup_steps : int
+        w, at least 1.
+
+    References
+    ----------
+    Vaswani et al., "Attention Is All You Need" (2017), equation 3.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup_steps: int = 4000):
+        _check_positive("InverseSqrtLR", warmup_steps=warmup_steps)
+        self.warmup_steps = warmup_steps
+        super().__init__(optimizer)
+
+    def lr_at(self, epoch: int, base_lr: float) -> float:
+        share = (epoch + 1) / self.warmup_steps
+        return base_lr * min(share, share**-0.5)
+
+
 class SequentialLR(LRScheduler):
     """One schedule after another: each milestone starts the next one, from its own step 0.
 

@@ -95,6 +95,7 @@ def test_sequences_need_a_milestone_between_each_two():
         ("StepLR", {"step_size": 0}),
         ("LinearLR", {"total_iters": 0}),
         ("CosineAnnealingLR", {"T_max": 0}),
+        ("InverseSqrtLR", {"warmup_steps": 0}),
     ],
 )
 def test_a_schedule_of_no_steps_is_refused(kind, settings):
@@ -109,3 +110,18 @@ def test_a_factor_of_numpys_keeps_the_learning_rate_a_plain_number():
     optimizer = optim.SGD([nn.Parameter(np.ones(1))], lr=0.1)
     lr_scheduler.LambdaLR(optimizer, lambda epoch: np.float64(0.5))
     assert type(optimizer.param_groups[0]["lr"]) is float
+
+
+@pytest.mark.parametrize(
+    ("features", "warmup", "peak"), [(512, 4000, 6.9877e-4), (64, 200, 8.8388e-3)]
+)
+def test_the_inverse_square_root_with_its_warm_up_is_the_papers(features, warmup, peak):
+    base = (features * warmup) ** -0.5
+    assert base == pytest.approx(peak, rel=1e-4)
+    optimizer = optim.SGD([nn.Parameter(np.ones(1))], lr=base)
+    schedule = lr_scheduler.InverseSqrtLR(optimizer, warmup)
+    for step in range(1, 2 * warmup):
+        papers = features**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert schedule.get_last_lr()[0] == pytest.approx(papers, rel=1e-12)
+        assert (schedule.get_last_lr()[0] == pytest.approx(base)) == (abs(step - warmup) == 0)
+        schedule.step()
