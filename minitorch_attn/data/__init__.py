@@ -1,23 +1,30 @@
-"""Data: datasets, batches, transforms, and the image data sets of the course."""
+"""Data: datasets, batches, transforms, and the data sets and tasks of the course."""
 
 from . import transforms
 from .catalogue import cifar10, digits, fashion_mnist, mnist, photograph
 from .dataset import Dataset, Subset, TensorDataset, random_split
+from .dates import date_pairs
 from .images import ImageDataset, image_folder
 from .loader import DataLoader
+from .sequences import SequencePairs, Vocabulary, reversal_pairs, sorting_pairs
 
 __all__ = [
     "DataLoader",
     "Dataset",
     "ImageDataset",
+    "SequencePairs",
     "Subset",
     "TensorDataset",
+    "Vocabulary",
     "cifar10",
+    "date_pairs",
     "digits",
     "fashion_mnist",
     "image_folder",
     "mnist",
     "photograph",
     "random_split",
+    "reversal_pairs",
+    "sorting_pairs",
     "transforms",
 ]

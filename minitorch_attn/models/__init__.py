@@ -71,6 +71,7 @@ from .senet import (
     se_resnext101_32x4d,
     senet154,
 )
+from .seq2seq import Seq2Seq
 from .shufflenet_v1 import ShuffleNetV1, shufflenet_v1
 from .shufflenet_v2 import (
     ShuffleNetV2,
@@ -107,6 +108,7 @@ __all__ = [
     "SENet",
     "SENetBlock",
     "SEResNet",
+    "Seq2Seq",
     "Seq2SeqTransformer",
     "ShuffleNetV1",
     "ShuffleNetV2",
