@@ -1,8 +1,9 @@
-"""Pictures for lessons: graphs, gradient checks, images and maps, training curves.
+"""Pictures for lessons: graphs, gradient checks, images and maps, training curves, animations.
 
 Matplotlib is imported when the first picture is drawn.
 """
 
+from .animation import Animation, animate_sampling
 from .curves import plot_arms, plot_history, plot_runs
 from .gradients import draw_gradcheck
 from .graph import draw_graph
@@ -11,6 +12,8 @@ from .style import COLOURS, panels, use_style
 
 __all__ = [
     "COLOURS",
+    "Animation",
+    "animate_sampling",
     "draw_gradcheck",
     "draw_graph",
     "panels",

@@ -59,12 +59,12 @@ def show_images(
     ValueError
         If the shape is not one of these, or the titles are not as many as the images.
     """
-    pictures = _pictures(images, value_range)
+    pictures = as_pictures(images, value_range)
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"{len(titles)} titles for {len(pictures)} images: give one for each")
     figure, axes = _grid(len(pictures), columns, pictures.shape[1] / pictures.shape[2])
     for i, (ax, picture) in enumerate(zip(axes, pictures)):
-        _draw_picture(ax, picture)
+        draw_picture(ax, picture)
         is_wrong = wrong is not None and bool(wrong[i])
         if titles is not None:
             ax.set_title(
@@ -157,7 +157,7 @@ def show_attention(
     -------
     Figure
     """
-    picture = _pictures(to_array(image)[None], None)[0]
+    picture = as_pictures(to_array(image)[None], None)[0]
     maps = to_array(attention)
     maps = maps[None] if maps.ndim == 2 else maps
     if maps.ndim != 3:
@@ -167,7 +167,7 @@ def show_attention(
     low, high = value_range or (min(0.0, float(maps.min())), float(maps.max()))
     slope = picture.shape[0] / picture.shape[1]
     figure, axes = _grid(1 + len(maps), min(5, 1 + len(maps)), slope, bar=True)
-    _draw_picture(axes[0], picture)
+    draw_picture(axes[0], picture)
     axes[0].set_title("image")
     for i, (ax, one) in enumerate(zip(axes[1:], maps)):
         overlay = draw_overlay(ax, picture, one, low, high)
@@ -182,7 +182,7 @@ def draw_overlay(
     """Draw a picture (H, W) or (H, W, 3) in grey and an attention map (h, w) over it."""
     height, width = picture.shape[:2]
     grey = picture @ np.array([0.299, 0.587, 0.114]) if picture.ndim == 3 else picture
-    _draw_picture(ax, LIFT + (1 - LIFT) * grey)
+    draw_picture(ax, LIFT + (1 - LIFT) * grey)
     return ax.imshow(
         attention,
         cmap=MAGNITUDE,
@@ -247,7 +247,7 @@ def show_channel_weights(
     return figure
 
 
-def _pictures(images: Any, value_range: tuple[float, float] | None) -> np.ndarray:
+def as_pictures(images: Any, value_range: tuple[float, float] | None) -> np.ndarray:
     """Images as matplotlib draws them: (N, H, W) or (N, H, W, 3), with values from 0 to 1."""
     array = to_array(images)
     if array.ndim == 4 and array.shape[1] == 3:
@@ -265,7 +265,8 @@ def _pictures(images: Any, value_range: tuple[float, float] | None) -> np.ndarra
     return np.clip((array - low) / ((high - low) or 1.0), 0.0, 1.0)
 
 
-def _draw_picture(ax: Any, picture: np.ndarray) -> None:
+def draw_picture(ax: Any, picture: np.ndarray) -> None:
+    """Draw a picture (H, W) or (H, W, 3) with values from 0 to 1, and nothing around it."""
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
     no_ticks(ax)
 
