@@ -1,4 +1,4 @@
-"""Digits that are turned, moved, seen in perspective or bent, as in Jaderberg et al. (2015)."""
+"""Digits turned, moved, seen in perspective, bent or in clutter, as in Jaderberg et al. (2015)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ..data.transforms import RandomTransform
 from ..engine import tensor
 
 SIZE = 28  # of the images that are distorted; lengths in pixels are meant for these
-FRAME = 42  # that of the RTS protocol
+FRAMES = {"RTS": 42, "TC": 60}  # of the images that come out, where that is another
+
+PATCHES, PATCH = 6, 6  # how many fragments clutter an image of "TC", and their size in pixels
 
 
 class Distort(RandomTransform):
@@ -23,10 +25,13 @@ class Distort(RandomTransform):
     "RTS"    turned by -45 to 45 degrees, scaled by 0.7 to 1.2, anywhere in 42 x 42 pixels
     "P"      scaled by 0.75 to 1, then each corner moved by N(0, 5 pixels) in x and in y
     "E"      scaled by 0.75 to 1, then 16 control points moved by N(0, 1.5 pixels)
+    "TC"     anywhere in 60 x 60 pixels, among six fragments of other digits, 6 x 6 each
     ======== ===========================================================================
 
-    The scales of "P" and "E" and the 5 pixels of "P" were not compared with the paper's text: take
-    them for this project's own.
+    The scales of "P" and "E", the 5 pixels of "P" and the size of the fragments of "TC" were not
+    compared with the paper's text: take them for this project's own. The fragments are cut from
+    anywhere in other images of the batch, so that some hold nothing; where they fall on the digit
+    or on each other, they add up to no more than white.
 
     Parameters
     ----------
@@ -36,12 +41,15 @@ class Distort(RandomTransform):
 
     def __init__(self, protocol: str):
         self.protocol = protocol
-        self.size = FRAME if protocol == "RTS" else SIZE
+        self.size = FRAMES.get(protocol, SIZE)
 
     def __call__(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Images (N, 1, 28, 28) as (N, 1, 28, 28), or (N, 1, 42, 42) for "RTS"."""
+        """Images (N, 1, 28, 28) as (N, 1, S, S): S = 42 for "RTS", 60 for "TC", else 28."""
         grid = PROTOCOLS[self.protocol](len(images), generator).astype(images.dtype)
-        return F.grid_sample(images, grid).numpy()
+        distorted = F.grid_sample(images, grid).numpy()
+        if self.protocol == "TC":
+            distorted = np.minimum(distorted + _clutter(images, self.size, generator), 1)
+        return distorted
 
 
 def _turned(N: int, rng: np.random.Generator) -> np.ndarray:
@@ -50,9 +58,31 @@ def _turned(N: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _placed(N: int, rng: np.random.Generator) -> np.ndarray:
+    frame = FRAMES["RTS"]
     angle, scale = rng.uniform(-np.pi / 4, np.pi / 4, N), rng.uniform(0.7, 1.2, N)
-    room = 1 - SIZE / FRAME  # as far as the image's own frame stays inside
-    return _similar(angle, scale, rng.uniform(-room, room, (N, 2)), FRAME)
+    room = 1 - SIZE / frame  # as far as the image's own frame stays inside
+    return _similar(angle, scale, rng.uniform(-room, room, (N, 2)), frame)
+
+
+def _moved(N: int, rng: np.random.Generator) -> np.ndarray:
+    frame = FRAMES["TC"]
+    corner = rng.integers(0, frame - SIZE, (N, 2), endpoint=True)  # the image's own, in pixels
+    middle = (2 * corner + SIZE) / frame - 1
+    return _similar(np.zeros(N), np.ones(N), middle, frame)
+
+
+def _clutter(images: np.ndarray, frame: int, rng: np.random.Generator) -> np.ndarray:
+    """Fragments of other images, added up in a frame: (N, 1, frame, frame)."""
+    N = len(images)
+    this = np.arange(N).reshape(N, 1, 1)
+    down, right = np.mgrid[:PATCH, :PATCH]
+    cluttered = np.zeros((N, 1, frame, frame), images.dtype)
+    for _ in range(PATCHES):
+        other = (this + rng.integers(1, max(N, 2), this.shape)) % N
+        i, j = rng.integers(0, SIZE - PATCH, (2, N, 1, 1), endpoint=True)  # cut out there
+        p, q = rng.integers(0, frame - PATCH, (2, N, 1, 1), endpoint=True)  # and put here
+        cluttered[this, 0, p + down, q + right] += images[other, 0, i + down, j + right]
+    return cluttered
 
 
 def _similar(angle: np.ndarray, scale: np.ndarray, middle: np.ndarray, frame: int) -> np.ndarray:
@@ -95,4 +125,5 @@ PROTOCOLS: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
     "RTS": _placed,
     "P": _projected,
     "E": _bent,
+    "TC": _moved,
 }

@@ -28,7 +28,7 @@ def many(protocol, count=400):
 def test_images_keep_their_dtype_and_the_seed_decides(protocol):
     images = np.random.default_rng(0).uniform(size=(3, 1, 28, 28)).astype("float32")
     a, b, c = (Distort(protocol)(images, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    size = 42 if protocol == "RTS" else 28
+    size = {"RTS": 42, "TC": 60}.get(protocol, 28)
     assert a.shape == (3, 1, size, size) and a.dtype == np.float32
     assert (a == b).all() and np.abs(a - c).max() > 0.1
     assert Distort(protocol).size == size
@@ -71,6 +71,36 @@ def test_perspective_and_bending_make_smaller_on_average_and_stay_in_the_middle(
     places = np.array([middle(picture) for picture in pictures])
     assert np.abs(np.median(places, axis=0)).max() < 0.5
     assert places.std() > 0.3
+
+
+def test_a_digit_in_clutter_is_moved_by_whole_pixels_anywhere_in_the_frame(monkeypatch):
+    monkeypatch.setattr(distorted_digits, "PATCHES", 0)
+    images = np.random.default_rng(0).uniform(0.1, 1, (400, 1, 28, 28)).astype("float32")
+    pictures = Distort("TC")(images, np.random.default_rng(0))
+    corners = []
+    for picture, (image,) in zip(pictures[:, 0], images, strict=True):
+        i, j = np.argwhere(picture)[0]
+        np.testing.assert_array_equal(picture[i : i + 28, j : j + 28], image)
+        assert np.count_nonzero(picture) == 28 * 28
+        corners.append((i, j))
+    assert np.min(corners, axis=0).tolist() == [0, 0]
+    assert np.max(corners, axis=0).tolist() == [32, 32]
+
+
+def test_clutter_is_six_fragments_of_other_images_no_brighter_than_white():
+    black_and_white = np.stack([np.zeros((1, 28, 28)), np.ones((1, 28, 28))]).astype("float32")
+    rng = np.random.default_rng(0)
+    pictures = np.stack([Distort("TC")(black_and_white, rng)[:, 0] for _ in range(200)])
+    black, white = pictures[:, 0], pictures[:, 1]
+    ink = black.sum(axis=(1, 2))
+    assert ink.max() == 6 * 36 and 6 * 36 * 0.85 < ink.mean() < 6 * 36  # where none overlap
+    assert set(np.unique(pictures)) == {0.0, 1.0}
+    assert black.any(axis=(0, 1)).all() and black.any(axis=(0, 2)).all()
+    assert (white.sum(axis=(1, 2)) == 28 * 28).all()  # its fragments are all of the black one
+
+
+def test_one_image_alone_is_cluttered_by_itself():
+    assert Distort("TC")(np.ones((1, 1, 28, 28)), np.random.default_rng(0)).sum() > 28 * 28
 
 
 def test_without_noise_nothing_moves(monkeypatch):

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minitorch_attn.__main__ import main
@@ -38,6 +39,53 @@ def test_every_protocol_and_transform_runs(protocol, transform, capsys):
     assert main([*QUICK, *chosen, "--limit", "32"]) == 0
     index = stn.TRANSFORMS.index(transform)
     assert table(capsys)["ST-CNN"][2] == stn.TABLE_1[protocol]["ST-CNN"][index]
+
+
+def test_cluttered_digits_are_averaged_behind_the_transformer(capsys):
+    assert main([*QUICK, "--protocol", "TC", "--filters", "4"]) == 0
+    rows = table(capsys)
+    assert [paper for *_, paper in rows.values()] == [13.2, 3.5, 2.0, 1.7]
+    rest = 257 * 256 + 2570  # behind the first layer
+    assert rows["FCN"][0] == 60**2 * 256 + 256 + rest
+    assert rows["ST-FCN"][0] == 30**2 * 256 + 256 + rest + 3601 * 32 + 2 * 33 * 32 + 33 * 6
+    assert rows["CNN"][0] == 4 * 81 + 4 + 4 * 4 * 49 + 4 + 10 * (4 * 10**2 + 1)
+    small = 26 * 20 + 501 * 20 + (20 * 9**2 + 1) * 20 + 21 * 6
+    assert rows["ST-CNN"][0] == 4 * 81 + 4 + 4 * 4 * 49 + 4 + 10 * (4 * 2**2 + 1) + small
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png"])
+def test_what_the_last_transformer_reads_is_animated_epoch_by_epoch(suffix, tmp_path, capsys):
+    pillow = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    file = tmp_path / f"reading.{suffix}"
+    models = ["--models", "ST-FCN", "FCN", "--epochs", "2", "--lr", "0.01"]
+    assert main([*QUICK, *models, "--animate", str(file)]) == 0
+    with pillow.open(file) as animation:
+        shown = {"gif": 0, "png": 1}[suffix]  # a PNG has besides what stands where nothing moves
+        assert animation.n_frames == shown + 3
+        frames = []
+        for n in range(shown, shown + 3):
+            animation.seek(n)
+            frames.append(np.asarray(animation.convert("RGB"), int))
+    below_the_title = slice(40, None)
+    for before, after in zip(frames, frames[1:]):
+        assert np.abs(before - after)[below_the_title].max() > 50
+
+
+def test_the_animation_does_not_change_the_error(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    chosen = [*QUICK, "--models", "ST-FCN", "--protocol", "E"]
+    main(chosen)
+    without = table(capsys)
+    main([*chosen, "--animate", str(tmp_path / "reading.png")])
+    assert table(capsys) == without
+
+
+@pytest.mark.parametrize("name", ["reading.mp4", "no/such/folder/reading.gif"])
+def test_an_animation_that_cannot_be_saved_is_refused_before_training(name, capsys):
+    with pytest.raises(SystemExit):
+        main([*QUICK, "--animate", name])
+    assert "a .gif or .png, in a folder that is there" in capsys.readouterr().err
 
 
 def test_it_learns_and_the_same_arguments_give_the_same_error(capsys):
