@@ -159,7 +159,8 @@ def grid_sample(input, grid, *, mode="bilinear", padding_mode="zeros", align_cor
     -------
     (N, C, P, Q) or (N, C, O, P, Q)
         A place within rounding of a pixel is that pixel: `affine_grid` of the identity, with the
-        size of the input, gives the input back bit for bit, in float32 and float64. Where a coordinate is NaN, "nearest" and "bilinear" read as at -1 if `padding_mode` is
+        size of the input, gives the input back bit for bit, in float32 and float64.
+        Where a coordinate is NaN, "nearest" and "bilinear" read as at -1 if `padding_mode` is
         "border" or "reflection". Else the result is NaN, but 0 with "nearest".
 
     Raises
