@@ -13,6 +13,7 @@ from .global_context import GlobalContext
 from .linear_attention import LinearAttention
 from .multi_head import MultiheadAttention
 from .non_local import NonLocalBlock
+from .patch_embedding import PatchEmbedding
 from .residual_attention import ResidualAttentionModule
 from .scaled_dot_product import ScaledDotProductAttention
 from .selective_kernel import SelectiveKernel
@@ -36,6 +37,7 @@ __all__ = [
     "LinearAttention",
     "NonLocalBlock",
     "MultiheadAttention",
+    "PatchEmbedding",
     "ResidualAttentionModule",
     "ScaledDotProductAttention",
     "SelectiveKernel",

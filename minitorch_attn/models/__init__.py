@@ -83,6 +83,7 @@ from .shufflenet_v2 import (
 from .squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
 from .transformer import Seq2SeqTransformer
 from .vgg import VGG, vgg11, vgg13, vgg16, vgg19
+from .vision_transformer import VisionTransformer, vit_b_16, vit_b_32, vit_l_16
 from .wide_resnet import wide_resnet50_2, wide_resnet101_2, wrn
 from .xception import Xception, xception
 
@@ -114,6 +115,7 @@ __all__ = [
     "ShuffleNetV2",
     "SqueezeNet",
     "VGG",
+    "VisionTransformer",
     "Xception",
     "alexnet",
     "attention56",
@@ -181,6 +183,9 @@ __all__ = [
     "vgg13",
     "vgg16",
     "vgg19",
+    "vit_b_16",
+    "vit_b_32",
+    "vit_l_16",
     "wide_resnet101_2",
     "wide_resnet50_2",
     "wrn",
