@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from .. import nn
 from ..engine import ShapeError, Tensor
+from ..ops.arguments import integer
 
 
 def check_images(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
@@ -29,14 +30,17 @@ def check_choice(module: nn.Module, setting: str, choice: str, choices: Iterable
 
 def reduced(module: nn.Module, channels: int, reduction: int) -> int:
     """The channels that a reduction leaves, C // r; a ValueError if it leaves none."""
+    name = type(module).__name__
+    channels = integer(name, "channels", channels, least=1)
+    reduction = integer(name, "reduction", reduction)
     if reduction < 1:
         raise ValueError(
-            f"{type(module).__name__}: reduction must be at least 1, not {reduction}: the "
-            "bottleneck has channels // reduction units"
+            f"{name}: reduction must be at least 1, not {reduction}: the bottleneck has "
+            "channels // reduction units"
         )
-    if channels // reduction < 1:
+    if reduction > channels:
         raise ValueError(
-            f"{type(module).__name__}: reduction={reduction} leaves no unit in the bottleneck of "
-            f"{channels} channels: take a reduction of at most {channels}"
+            f"{name}: reduction={reduction} leaves no unit in the bottleneck of {channels} "
+            f"channels: take a reduction of at most {channels}"
         )
     return channels // reduction

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from .. import functional as F
 from .. import nn
-from ..engine import ShapeError, Tensor
+from ..engine import Tensor
+from .arguments import check_choice, check_images
 from .squeeze_excitation import SqueezeExcitation
 
 COMBINATIONS = {"max": F.maximum, "sum": lambda c, s: c + s, "product": lambda c, s: c * s}
@@ -33,6 +34,11 @@ class SpatialSE(nn.Module):
     conv, gate : Module
         Its parts. A forward hook on `gate` sees the weights q, (N, 1, H, W).
 
+    Raises
+    ------
+    ShapeError
+        If the input is not (N, C, H, W), with the C that it was made for.
+
     References
     ----------
     Roy, Navab and Wachinger, "Concurrent Spatial and Channel Squeeze & Excitation in Fully
@@ -47,7 +53,7 @@ class SpatialSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the positions of x (N, C, H, W); the shape stays."""
-        _check_images(self, x, self.channels)
+        check_images(self, x, self.channels)
         return x * self.gate(self.conv(x))
 
     def extra_repr(self) -> str:
@@ -92,6 +98,8 @@ class ChannelSpatialSE(nn.Module):
     ------
     ValueError
         If the combination is unknown, or the reduction leaves no unit in the bottleneck.
+    ShapeError
+        If the input is not (N, C, H, W), with the C that it was made for.
 
     Notes
     -----
@@ -112,28 +120,15 @@ class ChannelSpatialSE(nn.Module):
         self, channels: int, reduction: int = 16, combine: str = "max", bias: bool = False
     ):
         super().__init__()
-        if combine not in COMBINATIONS:
-            raise ValueError(
-                f"ChannelSpatialSE: combine must be one of {', '.join(COMBINATIONS)}, "
-                f"not {combine!r}"
-            )
         self.channels = channels
-        self.combine = combine
+        self.combine = check_choice(self, "combine", combine, COMBINATIONS)
         self.channel = SqueezeExcitation(channels, reduction, bias)
         self.spatial = SpatialSE(channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels and the positions of x (N, C, H, W); the shape stays."""
-        _check_images(self, x, self.channels)
+        check_images(self, x, self.channels)
         return COMBINATIONS[self.combine](self.channel(x), self.spatial(x))
 
     def extra_repr(self) -> str:
         return f"{self.channels}, combine={self.combine!r}"
-
-
-def _check_images(module: nn.Module, x: Tensor, channels: int) -> None:
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ShapeError(
-            f"{type(module).__name__}: needs an input (N, C, H, W) with C = {channels} channels, "
-            f"got {x.shape}"
-        )

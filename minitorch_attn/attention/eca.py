@@ -3,7 +3,9 @@ from __future__ import annotations
 import math
 
 from .. import nn
-from ..engine import ShapeError, Tensor
+from ..engine import Tensor
+from ..ops.arguments import integer
+from .arguments import check_images
 
 
 class ECA(nn.Module):
@@ -37,7 +39,9 @@ class ECA(nn.Module):
     Raises
     ------
     ValueError
-        If the kernel's size is even or not positive.
+        If the kernel's size is even or not positive, or there are no channels.
+    ShapeError
+        If the input is not (N, C, H, W), with the C that it was made for.
 
     Notes
     -----
@@ -53,24 +57,22 @@ class ECA(nn.Module):
         self, channels: int, kernel_size: int | None = None, gamma: float = 2, b: float = 1
     ):
         super().__init__()
+        self.channels = integer("ECA", "channels", channels, least=1)
         if kernel_size is None:
             kernel_size = adaptive_kernel_size(channels, gamma, b)
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        kernel_size = integer("ECA", "kernel_size", kernel_size, least=1)
+        if kernel_size % 2 == 0:
             raise ValueError(
-                f"ECA: kernel_size must be odd and positive, not {kernel_size}: only then has a "
-                "channel as many neighbours on its left as on its right"
+                f"ECA: kernel_size must be odd, not {kernel_size}: only then has a channel as many "
+                "neighbours on its left as on its right"
             )
-        self.channels = channels
         self.squeeze = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of x (N, C, H, W); the shape stays."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ShapeError(
-                f"ECA: needs an input (N, C, H, W) with C = {self.channels} channels, got {x.shape}"
-            )
+        check_images(self, x, self.channels)
         N, C, _, _ = x.shape
         z = self.squeeze(x).reshape(N, 1, C)  # the channels as a sequence
         s = self.gate(self.conv(z))
@@ -104,8 +106,7 @@ def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
     ----------
     Wang et al., "ECA-Net" (CVPR 2020), section 3.3.
     """
-    if channels < 1:
-        raise ValueError(f"ECA: channels must be at least 1, not {channels}")
+    channels = integer("ECA", "channels", channels, least=1)
     if gamma == 0:
         raise ValueError("ECA: gamma must not be 0: the logarithm of the channels is divided by it")
     size = abs((math.log2(channels) + b) / gamma)

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 from .. import functional as F
 from .. import nn
-from ..engine import ShapeError, Tensor
+from ..engine import Tensor
+from .arguments import check_choice, check_images, reduced
 
 SQUEEZES = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
 GATES = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
@@ -46,6 +45,8 @@ class SqueezeExcitation(nn.Module):
     ------
     ValueError
         If the reduction leaves no unit in the bottleneck, or a setting is unknown.
+    ShapeError
+        If the input is not (N, C, H, W), with the C that it was made for.
 
     References
     ----------
@@ -62,31 +63,17 @@ class SqueezeExcitation(nn.Module):
         gate: str = "sigmoid",
     ):
         super().__init__()
-        if reduction < 1:
-            raise ValueError(
-                f"SqueezeExcitation: reduction must be at least 1, not {reduction}: the bottleneck "
-                "has channels // reduction units"
-            )
-        hidden = channels // reduction
-        if hidden < 1:
-            raise ValueError(
-                f"SqueezeExcitation: reduction={reduction} leaves no unit in the bottleneck of "
-                f"{channels} channels: take a reduction of at most {channels}"
-            )
+        hidden = reduced(self, channels, reduction)
         self.channels = channels
         self.reduction = reduction
-        self.squeeze = _choose("squeeze", squeeze, SQUEEZES)(1)
+        self.squeeze = SQUEEZES[check_choice(self, "squeeze", squeeze, SQUEEZES)](1)
         self.fc1 = nn.Linear(channels, hidden, bias)
         self.fc2 = nn.Linear(hidden, channels, bias)
-        self.gate = _choose("gate", gate, GATES)()
+        self.gate = GATES[check_choice(self, "gate", gate, GATES)]()
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of x (N, C, H, W); the shape stays."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ShapeError(
-                f"SqueezeExcitation: needs an input (N, C, H, W) with C = {self.channels} "
-                f"channels, got {x.shape}"
-            )
+        check_images(self, x, self.channels)
         N, C, _, _ = x.shape
         z = self.squeeze(x).reshape(N, C)
         s = self.gate(self.fc2(F.relu(self.fc1(z))))  # (N, C)
@@ -94,11 +81,3 @@ class SqueezeExcitation(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, reduction={self.reduction}"
-
-
-def _choose(setting: str, choice: str, choices: dict[str, Any]) -> Any:
-    if choice not in choices:
-        raise ValueError(
-            f"SqueezeExcitation: {setting} must be one of {', '.join(choices)}, not {choice!r}"
-        )
-    return choices[choice]

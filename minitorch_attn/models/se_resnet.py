@@ -63,7 +63,9 @@ class SEBlock(nn.Module):
     ):
         super().__init__()
         if placement not in PLACEMENTS:
-            raise ValueError(f"placement must be one of {', '.join(PLACEMENTS)}, not {placement!r}")
+            raise ValueError(
+                f"SEBlock: placement must be one of {', '.join(PLACEMENTS)}, not {placement!r}"
+            )
         self.placement = placement
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -118,6 +120,8 @@ class SEResNet(nn.Module):
     ):
         super().__init__()
         check_stages(self, len(widths), blocks=blocks)
+        if not len(widths):
+            raise ValueError("SEResNet: needs a stage at least: give its width and its blocks")
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.stages = nn.Sequential()

@@ -104,15 +104,30 @@ def test_a_residual_network_learns_a_batch_by_heart():
     assert loss.item() < 0.1
 
 
-@pytest.mark.parametrize("kernel_size", [0, 2, -3])
-def test_a_kernel_without_a_middle_is_refused(kernel_size):
-    with pytest.raises(ValueError, match=f"ECA: .* odd and positive, not {kernel_size}: "):
+@pytest.mark.parametrize(
+    ("kernel_size", "needed"),
+    [
+        (2, "odd, not 2: "),
+        (0, "an integer of at least 1, not 0"),
+        (-3, "an integer of at least 1, not -3"),
+        (3.0, "an integer of at least 1, not 3.0"),
+    ],
+)
+def test_a_kernel_without_a_middle_is_refused(kernel_size, needed):
+    with pytest.raises(ValueError, match=f"ECA: kernel_size must be {needed}"):
         ECA(8, kernel_size=kernel_size)
 
 
+def test_the_kernels_size_is_the_one_of_the_authors_program():
+    for channels in range(1, 3000):
+        whole = int(abs((np.log2(channels) + 1) / 2))
+        assert adaptive_kernel_size(channels) == (whole if whole % 2 else whole + 1)
+
+
 def test_no_channels_and_no_growth_are_refused():
-    with pytest.raises(ValueError, match="channels must be at least 1, not 0"):
-        ECA(0)
+    for kernel_size in (None, 3):
+        with pytest.raises(ValueError, match="channels must be an integer of at least 1, not 0"):
+            ECA(0, kernel_size)
     with pytest.raises(ValueError, match="gamma must not be 0"):
         ECA(8, gamma=0)
 

@@ -137,3 +137,22 @@ def test_it_prints_its_parts():
 def test_a_reduction_below_one_is_refused(reduction):
     with pytest.raises(ValueError, match=f"reduction must be at least 1, not {reduction}"):
         SqueezeExcitation(8, reduction=reduction)
+
+
+@pytest.mark.parametrize(
+    ("channels", "reduction", "message"),
+    [
+        (0, 1, "channels must be an integer of at least 1, not 0"),
+        (8.0, 2, "channels must be an integer of at least 1, not 8.0"),
+        (8, 2.0, "reduction must be an integer, not 2.0"),
+        (8, None, "reduction must be an integer, not None"),
+    ],
+)
+def test_channels_and_reduction_are_integers(channels, reduction, message):
+    with pytest.raises(ValueError, match=f"SqueezeExcitation: {message}"):
+        SqueezeExcitation(channels, reduction)
+
+
+def test_an_array_is_taken_as_an_image():
+    module = SqueezeExcitation(8, reduction=2).double()
+    np.testing.assert_array_equal(module(IMAGES).numpy(), module(mt.tensor(IMAGES)).numpy())

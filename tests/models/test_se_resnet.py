@@ -135,10 +135,12 @@ def test_a_hook_sees_the_weights_of_a_block():
 
 
 def test_settings_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="one of standard, pre, post, identity, not 'before'"):
+    with pytest.raises(ValueError, match="SEBlock: placement must be one of .*, not 'before'"):
         se_resnet(placement="before")
     with pytest.raises(ValueError, match=r"blocks=\(1,\) has 1 values for 2 stages"):
         se_resnet(widths=(16, 32), blocks=(1,))
+    with pytest.raises(ValueError, match="SEResNet: needs a stage at least"):
+        se_resnet(widths=(), blocks=())
     with pytest.raises(ValueError, match="reduction=32 leaves no unit"):
         se_resnet(reduction=32)
     with pytest.raises(ValueError, match="a stage needs a block at least, not 0"):
