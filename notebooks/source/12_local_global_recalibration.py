@@ -32,8 +32,8 @@ mt.set_default_dtype("float64")
 # %% [markdown]
 # ## The idea in one picture
 #
-# A handwritten digit passes through four fixed filters, each of which answers to edges in one direction.
-# That gives a feature map of $C = 4$ channels on $8 \times 8$ positions.
+# A handwritten digit passes through four fixed filters, each of which answers to edges in one direction; of
+# their answers we take the magnitude. That gives a feature map of $C = 4$ channels on $8 \times 8$ positions.
 #
 # We number the positions row by row, $i = 0, \dots, L - 1$ with $L = HW = 64$, and write $x_i$ for the
 # vector of the four channels at position $i$. The feature map is then a table `x` of shape $(L, C)$.
@@ -49,19 +49,31 @@ H, W, C = 8, 8, 4
 L = H * W
 x = edges.numpy().reshape(C, L).T.copy()  # (L, C): one row for each position
 assert x.shape == (64, 4) and np.allclose(x[8 * 3 + 2], edges.numpy()[0, :, 3, 2])
-viz.show_feature_maps(edges[0], titles=["horizontal", "rising", "vertical", "falling"], columns=4)
+
+figure, axes = viz.panels(1, 5, height=2.1)
+axes[0].imshow(image[0], cmap="gray")
+axes[0].set(xticks=[], yticks=[], title="digit")
+directions = "horizontal", "rising", "vertical", "falling"
+for ax, channel, direction in zip(axes[1:], edges.numpy()[0], directions, strict=True):
+    heat_map(ax, channel, cmap="viridis", vmin=0, vmax=3, bar=ax is axes[-1])
+    ax.set_title(direction)
+figure
 
 # %% [markdown]
-# *Figure 1. The feature map that the whole lesson works on: the four channels of one digit.*
+# *Figure 1. A digit, and its feature map of four channels, on which the lesson works up to the experiment.*
 #
 # A layer makes a new vector $y_i$ for each position out of the old ones. All four layers of this lesson do
 # it by the same formula, a weighted sum over positions:
 #
 # $$y_i = \sum_{j} w_{ij}\, x_j$$
 #
-# They differ in the table of weights $w$, of shape $(L, L)$, alone: which entries may differ from zero,
-# and where they come from. Here are four such tables. How each is made, we see below; the fully-connected
-# weights and the kernel are drawn at random, as before a training.
+# We call it *the frame*. What differs is the table of weights $w$, of shape $(L, L)$: which entries may differ
+# from zero, and where they come from. A layer whose $y_i$ hears of a few positions around $i$ alone is *local*, one
+# whose $y_i$ hears of all of them is *global*.
+#
+# Here are four such tables, made by four short functions; the equations behind them come in the next section. All
+# parameters (the fully-connected weights, the kernel, and `u` and `v` of the gates) are drawn at random, as before
+# a training.
 
 
 # %%
@@ -91,7 +103,7 @@ def convolution_weights(kernel, H, W):
 
 
 def attention_weights(x, scale):
-    """x (L, C) -> (L, L): the more alike x_i and x_j, the larger; each row sums up to 1."""
+    """x (L, C) -> (L, L): the larger the dot product of x_i and x_j; each row sums up to 1."""
     return softmax(scale * x @ x.T)
 
 
@@ -102,7 +114,7 @@ def gates(x, u, v, b):
 
 
 # %%
-rng = np.random.default_rng(0)
+rng = np.random.default_rng(1)
 full = rng.normal(size=(L, L)) / np.sqrt(L)
 kernel = rng.normal(size=(3, 3)) / 3
 u, v, b = rng.normal(size=(C, C)), rng.normal(size=(C, C)), np.zeros(C)
@@ -115,8 +127,8 @@ tables = {
     "recalibration": np.diag(g[:, 0]),  # for the first channel
 }
 
-figure, axes = viz.panels(1, 4, height=2.5)
-for ax, (name, table) in zip(axes, tables.items(), strict=True):
+figure, axes = viz.panels(2, 2, height=7.6)
+for ax, (name, table) in zip(axes.ravel(), tables.items(), strict=True):
     limit = np.abs(table).max()
     heat_map(ax, table, cmap="RdBu_r", vmin=-limit, vmax=limit, bar=False)
     ax.set(title=name, xlabel="j", ylabel="i")
@@ -134,7 +146,8 @@ for name, table in tables.items():
 # %% [markdown]
 # *Figure 2. The table $w$ of each layer, $i$ downwards and $j$ to the right; red is positive, blue
 # negative, white zero, each in its own scale. Full, banded, full again, diagonal. The bands of the
-# convolution are three groups of three: the row above, the own row, the row below.*
+# convolution are three groups of three: the row above, the own row, the row below. For recalibration it is the table
+# of the first channel; each channel has a diagonal of its own.*
 #
 # One row of the table belongs to one output position. Folded back to $8 \times 8$ it says where that
 # position looks. We choose a position on the stroke of the digit:
@@ -157,17 +170,25 @@ attended = tables["attention"][chosen]
 likeness = x @ x[chosen]
 assert attended.argmax() == likeness.argmax() and attended.min() > 0
 assert (np.diff(attended[likeness.argsort()]) >= 0).all()
+assert x[chosen].argmax() == x[attended.argmax()].argmax() == 2  # vertical
+assert attended.max() > 3 / L and 1 / L < attended[chosen] < attended.max() / 2
 figure
 
 # %% [markdown]
-# *Figure 3. What the position in the green frame looks at. Fully connected: everything, with weights that
-# have nothing to do with the picture. Convolution: its eight neighbours and itself. Attention: everything,
-# and most of all upright edges like its own, wherever they are. Recalibration: itself alone.*
+# *Figure 3. What the position in the green frame looks at, each in its own scale. Fully connected: everything, with
+# weights that have nothing to do with the picture. Convolution: its eight neighbours and itself. Attention:
+# everything, and most of all strong upright edges, wherever they are. Recalibration: itself alone.*
+#
+# The position has an upright edge of its own, but a weaker one, and so gives itself less than half of the largest
+# weight: a dot product grows with the likeness of two vectors *and* with their lengths.
 
 # %% [markdown]
 # ## The equations
 #
 # ### Four choices of $w$
+#
+# Weights are called *fixed* here if they are the same for every input: parameters, which a training changes, but no
+# input does.
 #
 # **Fully connected.** Every $w_{ij}$ is a parameter of its own:
 #
@@ -196,19 +217,20 @@ figure
 # $$z = \frac{1}{L} \sum_j x_j, \qquad a_i = U x_i + V z + b, \qquad g_i = \sigma(a_i), \qquad
 # y_i = g_i \odot x_i$$
 #
-# with $\odot$ for the product channel by channel. In the frame: $w_{ij} = g_i$ for $j = i$, else 0, one
-# diagonal table for each channel.
+# with $\odot$ for the product channel by channel, and $\sigma$ for the sigmoid. $U x_i$ is the local part of the
+# gate, $V z$ the global one: hence the lesson's title. In the frame: $w_{ij} = g_i$ for $j = i$, else 0, one diagonal
+# table for each channel.
 #
 # | | which $j$ | weights | $w$ depends on |
 # |---|---|---|---|
 # | fully connected | all | fixed | the places $i$ and $j$ |
 # | convolution | a window around $i$ | fixed | the step from $i$ to $j$ |
-# | attention | all | made from the input | what is at $i$, at $j$, and at the rest |
+# | attention | all | made from the input | what is at $i$, at $j$, and (in the denominator) at the rest |
 # | recalibration | $i$ itself | made from the input | what is at $i$, and the mean of all |
 #
-# A real layer mixes the channels as well (a convolution has a kernel for each pair of an input and an output
-# channel). That multiplies the counts below and changes nothing about who looks at whom, so we put it into a
-# linear map of its own, $x_j \mapsto A x_j$, the same for all four, in front.
+# A real layer mixes the channels as well: a full convolution, for example, has a matrix $A_{rs}$ of shape $(C, C)$ in
+# the place of each number $k_{rs}$. That costs more and changes nothing about who looks at whom, so we leave it to one
+# linear map in front, $x_j \mapsto A x_j$, the same for all four.
 
 # %% [markdown]
 # ### One backward
@@ -251,12 +273,12 @@ figure
 #
 # $$da_i = dg_i \odot g_i \odot (1 - g_i)$$
 #
-# $a_i = U x_i + V z + b$ hands it on. $U$ and $b$ take part at every position, and so does $z$:
+# $a_i = U x_i + V z + b$ hands it on. $U$, $V$, $b$ and $z$ take part at every position, so each sums over $i$:
 #
 # $$dU = \sum_i da_i\, x_i^\top, \qquad db = \sum_i da_i, \qquad dV = \Big(\sum_i da_i\Big) z^\top, \qquad
 # dz = V^\top \sum_i da_i$$
 #
-# Each $x_j$ enters the mean $z$ with weight $1/L$, so that
+# $x_j$ takes part in $y_j$, in $a_j$, and with weight $1/L$ in the mean $z$. The three paths add up:
 #
 # $$\boxed{\; dx_j = \underbrace{g_j \odot dy_j}_{\text{values}} + \underbrace{U^\top da_j}_{\text{what is
 # here}} + \underbrace{\tfrac{1}{L}\, dz}_{\text{the context}} \;}$$
@@ -393,11 +415,11 @@ assert influences["recalibration"][chosen] > 10 * context[0]
 
 # %% [markdown]
 # *Figure 4. The gradient of one output position (red frame), on a logarithmic scale; grey is exactly zero.
-# The convolution depends on nine positions. Recalibration adds up one and depends on all sixty-four: weakly
-# and on all others alike, as they act through the mean alone.*
+# The convolution depends on nine positions, the other three on all sixty-four. Recalibration adds up one of them, and
+# depends on the others weakly and on all alike, as they act through the mean alone.*
 #
-# That is the difference between the two global layers. Attention *fetches* from elsewhere; recalibration
-# lets elsewhere decide *how much of here to keep*.
+# The convolution is local, the other three are global. And of the two whose weights are made from the input, attention
+# *fetches* from elsewhere, while recalibration lets elsewhere decide *how much of here to keep*.
 
 # %% [markdown]
 # ### Shift, shuffle, scale
@@ -462,8 +484,9 @@ assert respected == {
 # | attention | $0$ | $2 L^2 C$: the dot products, then the sum |
 # | recalibration | $2 C^2 + C$ | $L C^2 + C^2$: a map of each $x_i$, one of $z$ |
 #
-# The layers of a network have parameters in each case. These are the four that go to work below; a linear map of
-# the queries (those who look) and of the keys (those looked at) gives attention something to learn.
+# The layers of a network have parameters in each case. These are the four that go to work below, made so that they
+# have about as many. Attention gets something to learn: a linear map for those who look (*queries*) and one for those
+# looked at (*keys*). And the convolution mixes its channels in groups of four.
 
 
 # %%
@@ -582,10 +605,10 @@ viz.draw_gradcheck(report)
 
 # %% [markdown]
 # *Figure 6. Left the gradient that attention's rule gives, in the middle the measured one, right the error: dark
-# throughout.*
+# throughout, so they agree.*
 #
-# And now the mistake that comes naturally to those who know fixed weights: the table $w$ is taken as given, and
-# the second path is left out, in both layers.
+# And now a mistake that comes naturally after fixed weights: the table $w$ is taken as given, and what goes through it
+# is forgotten. In attention we leave out the whole second path, in recalibration its last part, the context.
 
 
 # %%
@@ -616,9 +639,11 @@ assert "constant along axis 0" in forgotten.inputs[0].diagnosis
 viz.draw_gradcheck(wrong)
 
 # %% [markdown]
-# *Figure 7. With the weights taken as fixed, the error is nearly everywhere, of no pattern that has a name: what is
-# missing depends on all pairs of positions.* For recalibration the diagnosis says more. What is missing there is
-# the same for every position, constant along axis 0: that is the term $dz / L$ of the mean.
+# *Figure 7. With attention's weights taken as fixed, the gradient is wrong nearly everywhere, here more and there less:
+# what is missing depends on all pairs of positions.*
+#
+# For recalibration the diagnosis says more. What is missing there is the same for every position, constant along
+# axis 0: that is the term $dz / L$ of the mean.
 
 # %% [markdown]
 # ## At work
@@ -645,9 +670,10 @@ def figure_and_ground(part, count, seed, columns=range(SIDE)):
     images, labels = DIGITS[part]
     row, column = np.divmod(np.arange(POSITIONS), SIDE)
     middle = SIDE * rng.integers(SIDE, size=(count, 1)) + rng.choice(list(columns), (count, 1))
+    # the nine nearest to the middle: by rank, and at equal distance by chance
     distance = (row - row[middle]) ** 2 + (column - column[middle]) ** 2
-    farness = distance + 0.5 * rng.random((count, POSITIONS))  # at equal distance, chance decides
-    figure = farness.argsort(axis=1).argsort(axis=1) < 9  # the nine nearest
+    rank = (distance + 0.5 * rng.random((count, POSITIONS))).argsort(axis=1).argsort(axis=1)
+    figure = rank < 9
     ground = rng.integers(10, size=(count, 1))
     shown = np.where(figure, (ground + rng.integers(1, 10, size=(count, 1))) % 10, ground)
     x = np.empty((count, POSITIONS, 64))
@@ -705,23 +731,24 @@ class Reader(nn.Module):
         return self.score(F.relu(self.hidden(x))).squeeze(2)
 
 
-ARMS = {"none": lambda positions, channels: nn.Identity()} | FRAME
+ARMS = FRAME | {"none": lambda positions, channels: nn.Identity()}
 SEEDS = 0, 1, 2
+EPOCHS = 22
 
 
 def train_reader(arm, seed, columns=range(SIDE)):
     mt.manual_seed(seed)
     model = Reader(ARMS[arm](POSITIONS, CHANNELS))
     optimizer = optim.Adam(model.parameters(), lr=0.01)
-    data = TensorDataset(*figure_and_ground("train", 2000, seed, columns))
-    loader = DataLoader(data, batch_size=50, shuffle=True, generator=seed)
+    data = TensorDataset(*figure_and_ground("train", 1200, seed, columns))
+    loader = DataLoader(data, batch_size=30, shuffle=True, generator=seed)
     fit(
         model,
         loader,
         optimizer=optimizer,
-        epochs=22,
+        epochs=EPOCHS,
         loss=F.binary_cross_entropy_with_logits,
-        scheduler=optim.lr_scheduler.CosineAnnealingLR(optimizer, 22 * len(loader)),
+        scheduler=optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * len(loader)),
         scheduler_every="batch",
         progress=False,
     )
@@ -741,9 +768,10 @@ for name, layer in FRAME.items():
     print(f"{name:16} {costs.parameters} parameters")
 
 # %%
-models = {arm: [train_reader(arm, seed) for seed in SEEDS] for arm in ARMS}
+models = {arm: [train_reader(arm, seed) for seed in SEEDS] for arm in FRAME}
+models["none"] = [train_reader("none", SEEDS[0])]
 outcomes = {
-    arm: [share_right(model, seed) for model, seed in zip(runs, SEEDS, strict=True)]
+    arm: [share_right(model, seed) for model, seed in zip(runs, SEEDS, strict=False)]
     for arm, runs in models.items()
 }
 for arm, runs in outcomes.items():
@@ -752,69 +780,93 @@ for arm, runs in outcomes.items():
 assert np.allclose(outcomes["none"], 64)  # 16 of 25
 assert max(np.abs(np.array(outcomes["convolution"]) - 64)) < 4
 for arm in ("fully connected", "attention", "recalibration"):
-    assert min(outcomes[arm]) > 68
+    assert min(outcomes[arm]) > 70
+assert min(outcomes["fully connected"]) > max(outcomes["attention"] + outcomes["recalibration"])
 
 # %%
 viz.plot_arms(outcomes, label="positions told rightly, %")
 
 # %% [markdown]
-# *Figure 9. A dot is one seed, the bar their mean.*
+# *Figure 9. A dot is one seed, the bar their mean. (Without a layer, one seed is enough.)*
 #
 # Alone, a digit says nothing, and the best answer is to call all of them ground, which is right in 16 of 25 cases,
 # 64 %. *The convolution does hardly better*: its window shows the border, and the border looks alike from both sides.
 # (Several in a row would see further; lesson 05 counted how far. Here it is one layer.) The three that see the
 # whole picture do better, on every seed.
 #
-# Which of the three is best, three seeds do not tell. And patience is needed: with 15 passes over the
-# data in place of 22, one start in six of recalibration was still at 64 %.
+# Which of the three is best cannot be told from this. Here the fully-connected layer is ahead; on two of three further
+# seeds it was behind both others. And patience is needed: with 15 passes over the data in place of 22, three of twelve
+# starts of attention and recalibration were still below 66 %.
 
 # %% [markdown]
 # ### What was learned: the figure on the left alone
 #
 # Now we train on pictures in which the middle of the figure lies in the two columns on the left, and test on unseen
 # pictures of two kinds: with the figure on the left, as trained, and with the figure in the two columns on the right.
-# Two seeds are enough to see what happens.
+#
+# Attention and recalibration need no new training. A seed draws the same digits wherever the figure lies; only
+# their places change. And these two layers do not know of places (shift, shuffle, scale), nor does the rest of the
+# network: each step of the training would come out the same again. So we take their networks from above.
 
 # %%
 LEFT, RIGHT = (0, 1), (3, 4)
-moved = {}
-for arm in FRAME:
-    runs = {seed: train_reader(arm, seed, LEFT) for seed in SEEDS[:2]}
-    moved[arm] = np.array(
-        [[share_right(runs[seed], seed, side) for seed in runs] for side in (LEFT, RIGHT)]
-    )
-    for side, row in zip(("left", "right"), moved[arm], strict=True):
+anywhere, on_left = (figure_and_ground("train", 1200, 0, c)[0] for c in (range(SIDE), LEFT))
+ink = anywhere.sum(axis=2), on_left.sum(axis=2)  # of each digit, (1200, 25)
+assert not np.allclose(*ink) and np.allclose(*(np.sort(one, axis=1) for one in ink))
+
+shown = SEEDS[:2]
+for arm in ("fully connected", "convolution"):
+    models[arm] = [train_reader(arm, seed, LEFT) for seed in shown]
+moved = {
+    arm: np.array([[share_right(models[arm][s], s, side) for s in shown] for side in (LEFT, RIGHT)])
+    for arm in FRAME
+}
+for arm, sides in moved.items():
+    for side, row in zip(("left", "right"), sides, strict=True):
         print(f"{arm:16} {side:6}", "  ".join(f"{run:.1f} %" for run in row))
 
 for arm in ("fully connected", "convolution"):
     on_left, on_right = moved[arm]
-    assert (on_left > 68).all() and (on_right < 50).all()
+    assert (on_left > 70).all() and (on_right < 50).all()
 for arm in ("attention", "recalibration"):
     on_left, on_right = moved[arm]
-    assert np.abs(on_left - on_right).max() < 2
+    assert (on_left > 70).all() and np.abs(on_left - on_right).max() < 0.1
+assert max(moved["fully connected"][0]) > 90
 
 # %%
 figure, axes = viz.panels(1, 2, height=2.9)
 for ax, side, row in zip(axes, ("left", "right"), (0, 1), strict=True):
-    viz.plot_arms({arm: runs[row] for arm, runs in moved.items()}, label=f"%, figure {side}", ax=ax)
-    ax.set_xlim(30, 90)
+    viz.plot_arms({arm: runs[row] for arm, runs in moved.items()}, ax=ax)
+    ax.set(xlim=(20, 100), title=f"figure on the {side}", xlabel="positions told rightly, %")
 axes[1].set_yticklabels([])
 figure
 
 # %% [markdown]
-# *Figure 10. Trained with the figure on the left. Left panel: tested likewise. Right panel: tested with the figure on
-# the right.*
-#
+# *Figure 10. The same networks tested on two kinds of pictures. Left panel: with the figure on the left, as in the
+# training of the upper two. Right panel: with the figure on the right.*
+
+# %%
+on_the_right, truth = figure_and_ground("test", 1000, 1000, RIGHT)
+with mt.no_grad():
+    called_figure = models["convolution"][0](mt.tensor(on_the_right)).data > 0
+last_column = np.arange(POSITIONS) % SIDE == SIDE - 1
+print(f"last column: {100 * truth[:, last_column].mean():.0f} % are of the figure")
+print(f"the convolution finds {100 * called_figure[:, last_column].mean():.0f} %")
+assert called_figure[:, last_column].mean() < 0.005
+
+# %% [markdown]
 # - The **fully-connected** layer learned that the figure is on the left. On the right, it is worse than calling
 #   everything ground.
-# - The **convolution**, which could not do the task before, now can, and fails in the same way. It is equivariant to
-#   shifts, and yet: its kernel knows left from right, and the left side of a border was always the figure.
+# - The **convolution**, which could not do the task before, now can, and fails in the same way. It treats all places
+#   alike, and yet: its kernel knows left from right, and the left side of a border was always the figure. Moreover
+#   the zeros around the picture (lesson 05) tell it that it stands at an edge, and at which. In the last column it
+#   calls every digit ground, even where most are of the figure.
 # - **Attention** and **recalibration** do as well on the right as on the left. They cannot know of places: for them a
-#   figure on the right is a figure on the left, shuffled. The section on shifts and shuffles told so before any
-#   training.
+#   figure on the right is a figure on the left, shuffled.
 #
-# Which is better is a question of the task. Had the figure really always been on the left, the blindness for places
-# would have been a loss; lesson 11 tells how one gives a Transformer its places back.
+# Which is better is a question of the task. If the figure really were always on the left, the blindness for places
+# would be a loss: on the left, one of the two fully-connected networks is far ahead of all others. (Of five
+# seeds, four came out so.) Lesson 11 tells how one gives a Transformer its places back.
 
 # %% [markdown]
 # ## Paper and code
@@ -827,8 +879,10 @@ figure
 # | the Transformer (Vaswani and others, 2017, equation 1) | $\mathrm{softmax}(QK^\top / \sqrt{d})\, V$ with learned maps for $Q$, $K$ and $V$, several heads | in the equations $Q = K = V = x$; in the experiment $Q$ and $K$ are learned |
 # | squeeze and excitation (Hu and others, 2020, equations 2 to 4) | the gate is made of the mean alone, by two layers with a bottleneck | one linear map of the mean, and one of what is here |
 #
-# Of the two names, *recalibration* is that of the squeeze-and-excitation paper: features are not made anew, but
-# weighed again. The modules of lessons 13 to 17 are of this kind; those of lessons 18 to 20 fetch from elsewhere.
+# The name *recalibration* is that of the squeeze-and-excitation paper: features are not made anew, but weighed again.
+# Of the modules that come next, those of lessons 13 to 15 and 17 are of this kind. The spatial transformer of lesson 16
+# is not: there each position fetches its vector from one other place of the map, which is computed from the input. And
+# those of lessons 18 to 20 fetch from many places, as attention does here.
 
 # %% [markdown]
 # ## Predict before you run
