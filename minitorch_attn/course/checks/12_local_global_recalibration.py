@@ -52,8 +52,8 @@ convolution_weights = Exercise(
 
 
 @convolution_weights.mutant(
-    "The kernel is flipped: as in all of deep learning, the tap right of the middle looks to the "
-    "right."
+    "The kernel is flipped: the tap right of the middle should look to the right. Or the table is "
+    "transposed, which comes to the same: its rows are the outputs i, its columns the inputs j."
 )
 def flipped(kernel, H, W):
     return convolution_weights_reference(kernel[::-1, ::-1], H, W)
@@ -110,6 +110,71 @@ def numbered_with_the_height(kernel, H, W):
     return w
 
 
+def _windows(kernel, H, W, *, middle=None, place=lambda row, column: (row, column)):
+    """The table, with the kernel's middle and the place of each tap open to mistakes."""
+    R, S = kernel.shape
+    above, left = middle or (R // 2, S // 2)
+    w = np.zeros((H * W, H * W))
+    for p, q, r, s in np.ndindex(H, W, R, S):
+        if where := place(p + r - above, q + s - left):
+            w[p * W + q, where[0] * W + where[1]] += kernel[r, s]
+    return w
+
+
+@convolution_weights.mutant(
+    "You wrote into the table without asking whether the tap's row and column lie in the map: "
+    "beyond the edges there is nothing to write.",
+    raises=True,
+)
+def edges_not_tested(kernel, H, W):
+    return _windows(kernel, H, W)
+
+
+@convolution_weights.mutant(
+    "Rows and columns below 0 are not tested: a negative index is no error in NumPy, it counts "
+    "from the end, and so a tap beyond the upper or left edge was written to the far side."
+)
+def only_the_far_edges_tested(kernel, H, W):
+    return _windows(
+        kernel,
+        H,
+        W,
+        place=lambda row, column: (row, column) if row < H and column < W else None,
+    )
+
+
+@convolution_weights.mutant(
+    "The edge is repeated: a tap beyond it was added to the last position inside. Beyond the edge "
+    "there is nothing."
+)
+def edge_repeated(kernel, H, W):
+    return _windows(
+        kernel,
+        H,
+        W,
+        place=lambda row, column: (min(max(row, 0), H - 1), min(max(column, 0), W - 1)),
+    )
+
+
+@convolution_weights.mutant(
+    "The two sides of the kernel are mixed up: R // 2 belongs to the rows, S // 2 to the columns."
+)
+def sides_mixed_up(kernel, H, W):
+    R, S = kernel.shape
+    return _windows(
+        kernel,
+        H,
+        W,
+        middle=(S // 2, R // 2),
+        place=lambda row, column: (row, column) if 0 <= row < H and 0 <= column < W else None,
+    )
+
+
+@convolution_weights.mutant("The kernel is transposed: r steps over rows, s over columns.")
+def kernel_transposed(kernel, H, W):
+    return convolution_weights_reference(kernel.T, H, W)
+
+
 # -- attention_weights ----------------------------------------------------------------------
 
 
@@ -140,7 +205,7 @@ attention_weights = Exercise(
 
 @attention_weights.mutant(
     "Your columns sum up to 1; each position i shares its attention out over the j, so each row "
-    "should."
+    "should: divide by the sum over axis 1, with `keepdims=True`."
 )
 def columns_sum_to_one(x, scale):
     return _softmax(scale * x @ x.T, axis=0)
@@ -181,6 +246,59 @@ def overflows(x, scale):
 @attention_weights.mutant("The softmax is missing: dot products can be negative.")
 def plain_dot_products(x, scale):
     return scale * x @ x.T
+
+
+@attention_weights.mutant(
+    "You took the largest number of the whole table off. In a row of much smaller ones every exp "
+    "is then 0, and 0 / 0 is no number: take the largest of each row off."
+)
+def largest_of_the_table(x, scale):
+    with np.errstate(all="ignore"):
+        e = scale * x @ x.T
+        exponentials = np.exp(e - e.max())
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+@attention_weights.mutant("The exponentials are still to be divided by the sum of their row.")
+def not_divided(x, scale):
+    e = scale * x @ x.T
+    return np.exp(e - e.max(axis=1, keepdims=True))
+
+
+@attention_weights.mutant(
+    "The exp is missing: divided by their sum, dot products can come out negative."
+)
+def divided_without_exp(x, scale):
+    with np.errstate(all="ignore"):
+        e = scale * x @ x.T
+        return e / e.sum(axis=1, keepdims=True)
+
+
+@attention_weights.mutant(
+    "Here the scale is given: do not divide by the root of the number of channels."
+)
+def scaled_by_the_channels(x, scale):
+    return _softmax(x @ x.T / np.sqrt(x.shape[1]))
+
+
+@attention_weights.mutant(
+    "You compared directions alone, with vectors brought to length 1; here the dot product is "
+    "taken as it is."
+)
+def cosines(x, scale):
+    with np.errstate(all="ignore"):
+        directions = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return _softmax(scale * directions @ directions.T)
+
+
+@attention_weights.mutant("You compared channels; compare positions, x @ x.T, of shape (L, L).")
+def between_channels(x, scale):
+    return _softmax(scale * x.T @ x)
+
+
+@attention_weights.mutant("That is y = w x; the weights alone are asked for.")
+def already_applied(x, scale):
+    return _softmax(scale * x @ x.T) @ x
 
 
 # -- attend ---------------------------------------------------------------------------------
@@ -268,6 +386,84 @@ def scale_missing_in_the_rule(x, *, scale):
     return _attend(x, scale, factor=1.0)
 
 
+def _attend_with(x, scale, slope=None, second_path=None):
+    """Attention with another way from dw to de, or from de to x."""
+    y, _ = _attend(x, scale)
+    w = _softmax(scale * x @ x.T)
+
+    def through_softmax(w, dw):
+        return w * (dw - (dw * w).sum(axis=1, keepdims=True))
+
+    def both_sides(de, dy):
+        return scale * (de + de.T) @ x
+
+    def vjp_x(dy):
+        return w.T @ dy + (second_path or both_sides)((slope or through_softmax)(w, dy @ x.T), dy)
+
+    return y, vjp_x
+
+
+@attend.mutant(
+    "The one who looks and the one looked at have different terms: de is not symmetric, so take "
+    "de + de.T, not twice de."
+)
+def twice_looking(x, *, scale):
+    return _attend_with(x, scale, second_path=lambda de, dy: 2 * scale * de @ x)
+
+
+@attend.mutant(
+    "A softmax runs over each row, so the sum in its rule does too: axis 1, with `keepdims=True`."
+)
+def softmax_rule_over_columns(x, *, scale):
+    return _attend_with(
+        x, scale, slope=lambda w, dw: w * (dw - (dw * w).sum(axis=0, keepdims=True))
+    )
+
+
+@attend.mutant(
+    "The sum over the row lost its axis: without `keepdims=True` it is subtracted along the wrong "
+    "one."
+)
+def without_keepdims(x, *, scale):
+    return _attend_with(x, scale, slope=lambda w, dw: w * (dw - (dw * w).sum(axis=1)))
+
+
+@attend.mutant(
+    "w (1 - w) is a sigmoid's slope. In a softmax each w_ij depends on all e of its row: "
+    "subtract the sum of dw * w over the row."
+)
+def softmax_like_sigmoid(x, *, scale):
+    return _attend_with(x, scale, slope=lambda w, dw: w * (1 - w) * dw)
+
+
+@attend.mutant("In the softmax's rule the sum over the row is of dw * w, not of dw alone.")
+def sum_without_weights(x, *, scale):
+    return _attend_with(x, scale, slope=lambda w, dw: w * (dw - dw.sum(axis=1, keepdims=True)))
+
+
+@attend.mutant("You came back to the weights, dw, but not yet through the softmax to e.")
+def softmax_left_out(x, *, scale):
+    return _attend_with(x, scale, slope=lambda w, dw: dw)
+
+
+@attend.mutant("dw is transposed: dw_ij = dy_i . x_j, as matrices dy @ x.T.")
+def dw_transposed(x, *, scale):
+    def slope(w, dw):
+        return w * (dw.T - (dw.T * w).sum(axis=1, keepdims=True))
+
+    return _attend_with(x, scale, slope=slope)
+
+
+@attend.mutant("The scale stands in e alone: the term of the values, w.T @ dy, has none.")
+def values_scaled(x, *, scale):
+    return _attend(x, scale, values=scale)
+
+
+@attend.mutant("de goes back to x through x, the other factor of the dot product, not through dy.")
+def times_dy(x, *, scale):
+    return _attend_with(x, scale, second_path=lambda de, dy: scale * (de + de.T) @ dy)
+
+
 @attend.mutant("The values' term needs w.T: x_j gathers from all i that looked at it.")
 def w_not_transposed(x, *, scale):
     y, vjp_x = _attend(x, scale)
@@ -278,18 +474,31 @@ def w_not_transposed(x, *, scale):
 # -- recalibrate ----------------------------------------------------------------------------
 
 
-def _recalibrate(x, u, v, b, *, here=1.0, context=1.0, share=None, slope=lambda g: g * (1 - g)):
+def _recalibrate(
+    x,
+    u,
+    v,
+    b,
+    *,
+    values=1.0,
+    here=1.0,
+    context=1.0,
+    share=None,
+    factor=None,
+    slope=lambda g: g * (1 - g),
+):
     """The primitive; each setting can be replaced by a mistake."""
     z = x.mean(axis=0)
     g = _sigmoid(x @ u.T + z @ v.T + b)
     share = 1 / len(x) if share is None else share
+    factor = x if factor is None else factor
 
     def back_to_a(dy):
-        return dy * x * slope(g)
+        return dy * factor * slope(g)
 
     def vjp_x(dy):
         da = back_to_a(dy)
-        return g * dy + here * da @ u + context * share * da.sum(axis=0) @ v
+        return values * g * dy + here * da @ u + context * share * da.sum(axis=0) @ v
 
     def vjp_u(dy):
         return back_to_a(dy).T @ x
@@ -325,7 +534,7 @@ recalibrate = Exercise(
             "two positions, one channel",
             np.array([[1.0], [2.0]]),
             np.array([[0.5]]),
-            np.array([[-1.0]]),
+            np.array([[-1.5]]),
             np.array([0.5]),
         ),
         Case("three positions, two channels", *_gated(np.random.default_rng(2), 3, 2)),
@@ -392,6 +601,103 @@ def sum_for_mean(x, u, v, b):
 def gates_alone(x, u, v, b):
     _, rules_of_all = _recalibrate(x, u, v, b)
     return _sigmoid(x @ u.T + x.mean(axis=0) @ v.T + b), rules_of_all
+
+
+@recalibrate.mutant("x is also what the gates multiply: the term g * dy is missing.")
+def values_not_counted(x, u, v, b):
+    return _recalibrate(x, u, v, b, values=0.0)
+
+
+@recalibrate.mutant("The other factor of the product is missing: dg = dy * x, not dy alone.")
+def dg_without_x(x, u, v, b):
+    return _recalibrate(x, u, v, b, factor=1.0)
+
+
+@recalibrate.mutant(
+    "With x_i as rows, U x_i is `x @ u.T` and V z is `z @ v.T`; you took u and v as they are."
+)
+def forward_not_transposed(x, u, v, b):
+    y, (vjp_x, vjp_u, vjp_v, vjp_b) = _recalibrate(x, u.T, v.T, b)
+    return y, (vjp_x, lambda dy: vjp_u(dy).T, lambda dy: vjp_v(dy).T, vjp_b)
+
+
+@recalibrate.mutant(
+    "On the way back the weights stand the other way round: `da @ u` and `da.sum(axis=0) @ v`, "
+    "without a transpose."
+)
+def backward_transposed(x, u, v, b):
+    y, (vjp_x, *others) = _recalibrate(x, u, v, b)
+    da = others[2]  # the rule of b sums da over the positions
+
+    def wrong_vjp_x(dy):
+        g = _sigmoid(x @ u.T + x.mean(axis=0) @ v.T + b)
+        return g * dy + (dy * x * g * (1 - g)) @ u.T + da(dy) @ v.T / len(x)
+
+    return y, (wrong_vjp_x, *others)
+
+
+@recalibrate.mutant(
+    "z took part in all gates, so its gradient is the sum of da over the positions: each x_j gets "
+    "the same, not a part of its own da."
+)
+def context_of_its_own(x, u, v, b):
+    y, (vjp_x, *others) = _recalibrate(x, u, v, b, context=0.0)
+
+    def wrong_vjp_x(dy):
+        g = _sigmoid(x @ u.T + x.mean(axis=0) @ v.T + b)
+        return vjp_x(dy) + (dy * x * g * (1 - g)) @ v / len(x)
+
+    return y, (wrong_vjp_x, *others)
+
+
+@recalibrate.mutant("V is multiplied by the mean z, not by each x_i: dv is (sum of da) z^T.")
+def v_meets_x(x, u, v, b):
+    y, (vjp_x, vjp_u, _, vjp_b) = _recalibrate(x, u, v, b)
+    return y, (vjp_x, vjp_u, vjp_u, vjp_b)
+
+
+@recalibrate.mutant(
+    "b and z are used at every position, so their gradients sum da over the positions; you took "
+    "a mean."
+)
+def mean_of_da(x, u, v, b):
+    y, (vjp_x, vjp_u, vjp_v, vjp_b) = _recalibrate(x, u, v, b)
+    return y, (vjp_x, vjp_u, lambda dy: vjp_v(dy) / len(x), lambda dy: vjp_b(dy) / len(x))
+
+
+@recalibrate.mutant(
+    "b is used at every position, so its gradient is the sum of da over them; you took a mean."
+)
+def mean_for_the_bias(x, u, v, b):
+    y, (vjp_x, vjp_u, vjp_v, vjp_b) = _recalibrate(x, u, v, b)
+    return y, (vjp_x, vjp_u, vjp_v, lambda dy: vjp_b(dy) / len(x))
+
+
+@recalibrate.mutant(
+    "z is the mean over the positions (axis 0), a number for each channel; you averaged over the "
+    "channels."
+)
+def mean_over_channels(x, u, v, b):
+    z = np.broadcast_to(x.mean(axis=1, keepdims=True), x.shape)
+    _, rules_of_all = _recalibrate(x, u, v, b)
+    return _sigmoid(x @ u.T + z @ v.T + b) * x, rules_of_all
+
+
+@recalibrate.mutant("The bias b is missing in the gates.")
+def bias_forgotten(x, u, v, b):
+    return _recalibrate(x, u, v, np.zeros_like(b))
+
+
+@recalibrate.mutant("The sigmoid is missing: a gate is sigmoid(a).")
+def sigmoid_forgotten(x, u, v, b):
+    _, rules_of_all = _recalibrate(x, u, v, b)
+    return (x @ u.T + x.mean(axis=0) @ v.T + b) * x, rules_of_all
+
+
+@recalibrate.mutant("Here the gate multiplies alone, y = g x; there is no 1 + g.")
+def with_a_residual(x, u, v, b):
+    y, rules_of_all = _recalibrate(x, u, v, b)
+    return x + y, rules_of_all
 
 
 # -- cost -----------------------------------------------------------------------------------
@@ -482,3 +788,72 @@ def one_channel_only(layer, L, C):
 def bias_not_counted(layer, L, C):
     parameters, products = _cost(layer, L, C)
     return parameters - (C if layer == "recalibration" else 0), products
+
+
+@cost.mutant("First the parameters, then the multiply-adds: you returned them the other way round.")
+def the_wrong_way_round(layer, L, C):
+    return _cost(layer, L, C)[::-1]
+
+
+@cost.mutant(
+    "The four are counted without the mixing of channels: it stands in front, in a linear map of "
+    "its own. A table has one number for each pair of positions, a kernel nine."
+)
+def channels_mixed(layer, L, C):
+    parameters, products = _cost(layer, L, C)
+    if layer in ("fully connected", "convolution"):
+        return parameters * C**2, products * C
+    return parameters, products
+
+
+@cost.mutant(
+    "Attention in its bare form learns nothing: its table of L^2 weights is made from the input."
+)
+def attention_learns_its_table(layer, L, C):
+    parameters, products = _cost(layer, L, C)
+    return L**2 if layer == "attention" else parameters, products
+
+
+@cost.mutant(
+    "Attention in its bare form learns nothing: the maps of queries and keys come with a network."
+)
+def attention_with_queries_and_keys(layer, L, C):
+    parameters, products = _cost(layer, L, C)
+    return 2 * C**2 if layer == "attention" else parameters, products
+
+
+@cost.mutant(
+    "Each of attention's L^2 dot products is itself a sum of C products: both steps cost L^2 C."
+)
+def dot_products_for_one(layer, L, C):
+    parameters, products = _cost(layer, L, C)
+    return parameters, L**2 * C + L**2 if layer == "attention" else products
+
+
+@cost.mutant("Recalibration has two maps, U and V, of C^2 weights each; you counted one.")
+def one_map_counted(layer, L, C):
+    parameters, products = _cost(layer, L, C)
+    return parameters - (C**2 if layer == "recalibration" else 0), products
+
+
+@cost.mutant("The product of a gate with x is not summed up, so it is not counted here.")
+def gate_products_counted(layer, L, C):
+    parameters, products = _cost(layer, L, C)
+    return parameters, products + (L * C if layer == "recalibration" else 0)
+
+
+@cost.mutant(
+    "The gates themselves cost more than to apply them: U x_i takes C^2 products at each position, "
+    "and V z as many once."
+)
+def gates_for_nothing(layer, L, C):
+    parameters, products = _cost(layer, L, C)
+    return parameters, L * C if layer == "recalibration" else products
+
+
+@cost.mutant(
+    "Written as a table a convolution has L^2 entries, but its numbers are those of the kernel, "
+    "nine, and its sums run over nine positions."
+)
+def convolution_as_a_full_table(layer, L, C):
+    return (L**2, L**2 * C) if layer == "convolution" else _cost(layer, L, C)
