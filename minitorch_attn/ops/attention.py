@@ -17,20 +17,26 @@ that largest score: when a larger one comes, both are scaled down. It leaves the
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, default_generator, primitive
 from ..engine.backend import Array
 from ..engine.tensor import operand
+from ..engine.threads import in_parallel
+from .attention_tiles import Block, Mask, Noise, Scores, Tile, with_column
 from .shared_rules import shared_rules
 
 __all__ = ["scaled_dot_product_attention"]
 
-TILE = 512  # queries and keys of a tile, whose scores then fit the cache of a core
+# The exponentials of a query are taken relative to its largest score so far. They may grow to
+# exp(HEADROOM) before it is worth the passes over the tile to take the larger score instead.
+HEADROOM = 16
 
 
 def scaled_dot_product_attention(
@@ -100,6 +106,12 @@ def scaled_dot_product_attention(
             "scaled_dot_product_attention: is_causal=True is a mask of its own: give that, or "
             "attn_mask with False (or -inf) above the diagonal as well"
         )
+    if mask is not None and mask.dtype.kind not in "bf":
+        raise DTypeError(
+            "scaled_dot_product_attention: attn_mask holds booleans (True: may look) or floats "
+            f"(added to the scores), not {mask.dtype}: make booleans of zeros and ones by "
+            "attn_mask.astype(bool)"
+        )
     if not 0 <= dropout_p <= 1:
         raise ValueError(
             "scaled_dot_product_attention: dropout_p is a probability, from 0 to 1, not "
@@ -132,208 +144,154 @@ def _scaled_dot_product_attention(
     query, key, value, bias, *, allowed, is_causal, scale, dropout_p, seed
 ):
     batch = _check_shapes(query, key, value, bias if allowed is None else allowed)
-    D = query.shape[-1]
-    if scale is None:
-        scale = 1 / math.sqrt(max(D, 1))
+    N, xp = math.prod(batch), array_module(query)
     dtype = np.result_type(query, key, value)
-    scale = dtype.type(scale)
+    scale = dtype.type(1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale)
 
     def flat(x):
-        """The leading axes as one, and all arrays in one dtype."""
-        x = array_module(x).broadcast_to(x, batch + x.shape[-2:])
-        return x.reshape(-1, *x.shape[-2:]).astype(dtype, copy=False)
+        """The leading axes as one, the same for all: (N, tokens, features)."""
+        x = xp.broadcast_to(x, batch + x.shape[-2:])
+        return x.reshape(N, *x.shape[-2:]).astype(dtype, copy=False)
 
-    q, k, v = flat(query) * scale, flat(key), flat(value)
+    scores = Scores(
+        flat(query),
+        with_column(flat(key), 1),
+        scale,
+        Mask.of(bias, batch),
+        Mask.of(allowed, batch),
+        is_causal,
+        Noise(dropout_p, seed),
+    )
+    value = flat(value)
+    y, log_sum = _forward(scores, value)
     bias_shape = None if bias is None else bias.shape
-    scores = _Scores(q, k, _Mask.of(bias, batch), _Mask.of(allowed, batch), is_causal)
-    noise = _Noise(dropout_p, seed)
-    y, log_sum = _forward(scores, v, noise)
 
     def gradients(dy):
-        dq, dk, dv = _backward(scores, v, noise, y, log_sum, flat(dy))
-        dq *= scale
-        return [x.reshape(batch + x.shape[1:]) for x in (dq, dk, dv)]
+        grads = _backward(scores, value, y, log_sum, flat(dy))
+        return [x.reshape(batch + x.shape[1:]) for x in grads]
 
     def vjp_bias(dy):
-        dbias = _backward_to_bias(scores, v, noise, y, log_sum, flat(dy))
-        return dbias.reshape(bias_shape)
+        return _backward_to_bias(scores, value, y, log_sum, flat(dy)).reshape(bias_shape)
 
     rules = *shared_rules(gradients, 3), None if bias is None else vjp_bias
     return y.reshape(batch + y.shape[1:]), rules
 
 
-class _Mask(NamedTuple):
-    """Masks (M, L or 1, S or 1), and which of them each item of the batch has: (B,)."""
+def _forward(scores: Scores, value: Array) -> tuple[Array, Array]:
+    """Output (N, L, Dv), and the logarithm of each query's sum of exponentials (N, L, 1)."""
+    xp, (N, L, _) = array_module(value), scores.query.shape
+    y = xp.zeros((N, L, value.shape[2]), value.dtype)
+    log_sum = xp.zeros((N, L, 1), value.dtype)
+    blocks = scores.blocks()
 
-    values: Array
-    which: Array
+    def work(part: slice) -> None:
+        for block in blocks[part]:
+            log_sum[block] = _attend(scores, value, block, y[block])
 
-    @classmethod
-    def of(cls, mask: Array | None, batch: tuple[int, ...]) -> _Mask | None:
-        """What a mask that broadcasts to (*batch, L, S) is for the batch as one axis."""
-        if mask is None:
-            return None
-        mask = mask[(None,) * (2 - mask.ndim)]
-        *leading, rows, columns = mask.shape
-        M = math.prod(leading)
-        which = np.broadcast_to(np.arange(M).reshape(leading), batch).reshape(-1)
-        return cls(mask.reshape(M, rows, columns), which)
-
-    def place(self, items: slice, rows: slice, columns: slice) -> tuple:
-        """Index of a tile in `values`."""
-        which, (M, L, S) = self.which[items], self.values.shape
-        return (
-            slice(None) if M == 1 else which,
-            slice(None) if L == 1 else rows,
-            slice(None) if S == 1 else columns,
-        )
-
-    def tile(self, *place: slice) -> Array:
-        return self.values[self.place(*place)]
-
-
-class _Noise(NamedTuple):
-    """Dropout's noise, made anew for each tile whenever it is asked for."""
-
-    p: float
-    seed: int
-
-    def tile(self, like: Array, items: slice, rows: slice, columns: slice) -> Array:
-        """0 with probability p, else 1 / (1 - p): (G, r, c)."""
-        place = (items.start, rows.start, columns.start)
-        kept = np.random.default_rng((self.seed, *place)).random(like.shape, np.float32) >= self.p
-        scale = array_module(like).asarray(kept, dtype=like.dtype)
-        scale *= 0.0 if self.p == 1 else 1 / (1 - self.p)
-        return scale
-
-
-class _Scores(NamedTuple):
-    """What the scores of every tile are computed from."""
-
-    q: Array  # (B, L, D), scaled
-    k: Array  # (B, S, D)
-    bias: _Mask | None
-    allowed: _Mask | None
-    is_causal: bool
-
-    def tile(self, items: slice, rows: slice, columns: slice) -> Array | None:
-        """Scores (G, r, c) of a tile, -inf where a query may not look; None if it nowhere may."""
-        if self.is_causal and columns.start >= rows.stop:
-            return None
-        if self.allowed is not None:
-            allowed = self.allowed.tile(items, rows, columns)
-            if not allowed.any():
-                return None
-        s = self.q[items, rows] @ self.k[items, columns].swapaxes(1, 2)
-        xp = array_module(s)
-        if self.bias is not None:
-            s += self.bias.tile(items, rows, columns)
-        if self.allowed is not None:
-            xp.copyto(s, -xp.inf, where=~allowed)
-        if self.is_causal and columns.stop > rows.start + 1:
-            i, j = xp.arange(rows.start, rows.stop), xp.arange(columns.start, columns.stop)
-            xp.copyto(s, -xp.inf, where=i[:, None] < j)
-        return s
-
-    def items(self) -> Iterator[slice]:
-        """Groups of the batch whose tiles are computed at once: several, where tiles are small."""
-        B, L, _ = self.q.shape
-        small = TILE**2 // max(1, min(L, TILE) * min(self.k.shape[1], TILE))
-        return _parts(B, max(1, small))
-
-    def rows(self) -> Iterator[slice]:
-        return _parts(self.q.shape[1], TILE)
-
-    def columns(self) -> Iterator[slice]:
-        return _parts(self.k.shape[1], TILE)
-
-
-def _parts(size: int, part: int) -> Iterator[slice]:
-    """Slices that cover an axis."""
-    for start in range(0, size, part):
-        yield slice(start, min(start + part, size))
-
-
-def _forward(scores: _Scores, v: Array, noise: _Noise) -> tuple[Array, Array]:
-    """Output (B, L, Dv), and the logarithm of each query's sum of exponentials (B, L, 1)."""
-    B, L, _ = scores.q.shape
-    xp = array_module(v)
-    y = xp.zeros((B, L, v.shape[-1]), v.dtype)
-    log_sum = xp.full((B, L, 1), xp.inf, v.dtype)  # where nothing may be looked at: exp(-inf) = 0
-    for items in scores.items():
-        for rows in scores.rows():
-            out = y[items, rows]
-            largest = xp.full((*out.shape[:2], 1), -xp.inf, v.dtype)
-            total = xp.zeros_like(largest)
-            for columns in scores.columns():
-                s = scores.tile(items, rows, columns)
-                if s is None:
-                    continue
-                new = xp.maximum(largest, s.max(axis=2, keepdims=True))
-                new[new == -xp.inf] = 0
-                shrink = xp.exp(largest - new)
-                s -= new
-                p = xp.exp(s, out=s)
-                total *= shrink
-                total += p.sum(axis=2, keepdims=True)
-                if noise.p > 0:
-                    p *= noise.tile(p, items, rows, columns)
-                out *= shrink
-                out += p @ v[items, columns]
-                largest = new
-            seen = total != 0
-            out /= xp.where(seen, total, 1)
-            log_sum[items, rows] = xp.where(
-                seen, largest + xp.log(xp.where(seen, total, 1)), xp.inf
-            )
+    in_parallel(work, len(blocks), scores.multiply_adds)
     return y, log_sum
 
 
-def _score_gradients(scores, v, noise, y, log_sum, dy):
-    """For every tile that is seen: where it lies, its weights as they met v, and ds."""
-    xp = array_module(v)
-    along = (dy * y).sum(axis=2, keepdims=True)
-    for items in scores.items():
-        for rows in scores.rows():
-            for columns in scores.columns():
-                s = scores.tile(items, rows, columns)
-                if s is None:
-                    continue
-                s -= log_sum[items, rows]
-                p = xp.exp(s, out=s)
-                dp = dy[items, rows] @ v[items, columns].swapaxes(1, 2)
-                if noise.p > 0:
-                    z = noise.tile(p, items, rows, columns)
-                    dp *= z
-                dp -= along[items, rows]
-                dp *= p
-                if noise.p > 0:
-                    p *= z
-                yield items, rows, columns, p, dp
+def _attend(scores: Scores, value: Array, block: Block, out: Array) -> Array:
+    """Add up the output of a block of queries in `out`, zeros before: (G, r, Dv).
+
+    Returns the logarithms of the sums of exponentials, (G, r, 1).
+    """
+    xp = array_module(value)
+    ones = xp.ones((value.shape[1], 1), value.dtype)
+    total = xp.zeros((*out.shape[:2], 1), value.dtype)
+    reference = xp.zeros_like(total)  # `out` and `total` are relative to the exponential of this
+    queries = scores.queries(block, -reference)
+    settled = False  # whether every query has met a key that it may look at
+    for tile in scores.tiles(block):
+        s = scores.at(tile, queries)
+        if not settled or s.max() > HEADROOM:
+            highest = s.max(axis=2, keepdims=True)
+            rise = xp.where(total > 0, xp.maximum(highest, 0), highest)
+            rise[rise == -xp.inf] = 0
+            shrink = xp.exp(xp.minimum(-rise, 0))
+            total *= shrink
+            out *= shrink
+            reference += rise
+            queries[..., -1:] = -reference
+            s -= rise
+        p = xp.exp(s, out=s)
+        total += p @ ones[tile.columns]
+        settled = settled or bool((total > 0).all())
+        noise = scores.noise.at(tile, p)
+        if noise is not None:
+            p *= noise
+        out += p @ value[tile.keys]
+    total[total == 0] = 1  # the sum of nothing: then the output stays 0
+    out /= total
+    return reference + xp.log(total)
 
 
-def _backward(scores, v, noise, y, log_sum, dy):
-    """Gradients of the scaled queries, the keys and the values."""
-    xp = array_module(v)
-    dq, dk, dv = (xp.zeros_like(x) for x in (scores.q, scores.k, v))
-    for items, rows, columns, p, ds in _score_gradients(scores, v, noise, y, log_sum, dy):
-        dv[items, columns] += p.swapaxes(1, 2) @ dy[items, rows]
-        dq[items, rows] += ds @ scores.k[items, columns]
-        dk[items, columns] += ds.swapaxes(1, 2) @ scores.q[items, rows]
+def _backward(
+    scores: Scores, value: Array, y: Array, log_sum: Array, dy: Array
+) -> tuple[Array, Array, Array]:
+    """Gradients of the queries, the keys and the values."""
+    xp = array_module(value)
+    key = scores.key[..., :-1]
+    dq = xp.zeros_like(scores.query)
+    blocks = scores.blocks()
+    tiles_of = _tiles_again(scores, value, y, log_sum, dy)
+
+    def work(part: slice) -> tuple[Array, Array]:
+        dk, dv = xp.zeros(key.shape, key.dtype), xp.zeros_like(value)
+        for tile, q, p, ds in tiles_of(blocks[part]):
+            dq[tile.queries] += ds @ key[tile.keys]
+            dk[tile.keys] += ds.swapaxes(1, 2) @ q
+            dv[tile.keys] += p.swapaxes(1, 2) @ dy[tile.queries]
+        return dk, dv
+
+    shares = in_parallel(work, len(blocks), 2 * scores.multiply_adds)
+    dk, dv = (functools.reduce(operator.iadd, of_all) for of_all in zip(*shares))
+    dq *= scores.scale
     return dq, dk, dv
 
 
-def _backward_to_bias(scores, v, noise, y, log_sum, dy):
-    """Gradient of the mask that was added."""
-    xp = array_module(v)
-    values, which = scores.bias
-    dbias = xp.zeros(values.shape, v.dtype)
-    M, L, S = values.shape
-    for items, rows, columns, _, ds in _score_gradients(scores, v, noise, y, log_sum, dy):
-        stretched = tuple(axis for axis, n in enumerate((M, L, S)) if n == 1)
-        ds = ds.sum(axis=stretched, keepdims=True)
-        xp.add.at(dbias, scores.bias.place(items, rows, columns), ds)
+def _backward_to_bias(scores: Scores, value: Array, y: Array, log_sum: Array, dy: Array) -> Array:
+    """Gradient of the numbers that were added to the scores: (M, L or 1, S or 1)."""
+    xp, bias = array_module(value), scores.bias
+    assert bias is not None
+    dbias = xp.zeros(bias.values.shape, value.dtype)
+    stretched = tuple(axis for axis, n in enumerate(dbias.shape) if n == 1)
+    for tile, _, _, ds in _tiles_again(scores, value, y, log_sum, dy)(scores.blocks()):
+        xp.add.at(dbias, bias.place(tile), ds.sum(axis=stretched, keepdims=True))
     return dbias
+
+
+def _tiles_again(
+    scores: Scores, value: Array, y: Array, log_sum: Array, dy: Array
+) -> Callable[[list[Block]], Iterator[tuple[Tile, Array, Array, Array]]]:
+    """What computes the tiles of blocks again: places, scaled queries, weights, gradients ds.
+
+    The weights are those that met the values, with noise if there is any.
+    """
+    xp = array_module(value)
+    value = with_column(value, 1)
+
+    def tiles_of(blocks: list[Block]) -> Iterator[tuple[Tile, Array, Array, Array]]:
+        for block in blocks:
+            queries = scores.queries(block, -log_sum[block])
+            along = (dy[block] * y[block]).sum(axis=2, keepdims=True)
+            dy_and_along = with_column(dy[block], -along)
+            for tile in scores.tiles(block):
+                s = scores.at(tile, queries)
+                p = xp.exp(s, out=s)
+                noise = scores.noise.at(tile, p)
+                if noise is None:
+                    ds = dy_and_along @ value[tile.keys].swapaxes(1, 2)
+                    ds *= p
+                else:
+                    ds = noise * (dy[block] @ value[tile.keys][..., :-1].swapaxes(1, 2))
+                    ds -= along
+                    ds *= p
+                    p *= noise
+                yield tile, queries[..., :-1], p, ds
+
+    return tiles_of
 
 
 def _check_shapes(query, key, value, mask) -> tuple[int, ...]:
@@ -360,11 +318,6 @@ def _check_shapes(query, key, value, mask) -> tuple[int, ...]:
             f"{', '.join(map(str, leading))}"
         ) from None
     if mask is not None:
-        if mask.dtype.kind not in "bf":
-            raise DTypeError(
-                f"{op}: a mask is of booleans (True: may look) or of floats (added to the scores), "
-                f"not {mask.dtype}: for zeros and ones, give attn_mask.astype(bool)"
-            )
         full = (*batch, query.shape[-2], key.shape[-2])
         try:
             fits = np.broadcast_shapes(mask.shape, full) == full

@@ -1,0 +1,156 @@
+"""The scores of attention, tile by tile: which tiles there are, and what stands in one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ..engine import array_module
+from ..engine.backend import Array
+
+# Queries and keys of a tile. Half a megabyte of scores in float32: they stay in a core's cache.
+ROWS, COLUMNS = 512, 256
+
+
+Block = tuple[slice, slice]  # some queries: items of the batch, rows of each
+
+
+class Tile(NamedTuple):
+    """A place among the scores (N, L, S): some items of the batch, some queries, some keys."""
+
+    items: slice
+    rows: slice
+    columns: slice
+
+    @property
+    def queries(self) -> Block:
+        """Where its queries are, in an array (N, L, D)."""
+        return self.items, self.rows
+
+    @property
+    def keys(self) -> tuple[slice, slice]:
+        """Where its keys are, in an array (N, S, D)."""
+        return self.items, self.columns
+
+
+class Mask(NamedTuple):
+    """Masks (M, L or 1, S or 1), and which of them each item of the batch has: (N,)."""
+
+    values: Array
+    which: Array
+
+    @classmethod
+    def of(cls, mask: Array | None, batch: tuple[int, ...]) -> Mask | None:
+        """A mask that broadcasts to (*batch, L, S), for that batch as one axis."""
+        if mask is None:
+            return None
+        xp = array_module(mask)
+        *leading, L, S = (1,) * (2 - mask.ndim) + mask.shape
+        M = math.prod(leading)
+        which = xp.broadcast_to(xp.arange(M).reshape(leading), batch).reshape(-1)
+        return cls(mask.reshape(M, L, S), which)
+
+    def place(self, tile: Tile) -> tuple:
+        """The index of a tile in `values`."""
+        M, L, S = self.values.shape
+        return (
+            slice(None) if M == 1 else self.which[tile.items],
+            slice(None) if L == 1 else tile.rows,
+            slice(None) if S == 1 else tile.columns,
+        )
+
+    def at(self, tile: Tile) -> Array:
+        """What broadcasts to the scores of a tile."""
+        return self.values[self.place(tile)]
+
+
+class Noise(NamedTuple):
+    """Dropout among the weights, the same for a tile whenever it is asked for."""
+
+    p: float
+    seed: int
+
+    def at(self, tile: Tile, weights: Array) -> Array | None:
+        """A factor of the tile's weights: 0 with probability p, else 1 / (1 - p)."""
+        if self.p == 0:
+            return None
+        place = [part.start for part in tile]
+        generator = np.random.default_rng([self.seed, *place])
+        kept = generator.random(weights.shape, np.float32) >= self.p
+        factor = array_module(weights).asarray(kept, dtype=weights.dtype)
+        factor *= 0.0 if self.p == 1 else 1 / (1 - self.p)
+        return factor
+
+
+class Scores(NamedTuple):
+    """What any tile of the scores is computed from, and the noise that their weights are given.
+
+    Each query takes one more feature, and each key a one there. So the product of the two has
+    a number of the query's choice added to each of its scores, at no cost: the forward pass
+    subtracts the reference of its exponentials so, the backward pass the logarithm of their sum.
+    """
+
+    query: Array  # (N, L, D)
+    key: Array  # (N, S, D + 1)
+    scale: np.floating
+    bias: Mask | None
+    allowed: Mask | None
+    is_causal: bool
+    noise: Noise
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one product with all scores."""
+        return math.prod(self.query.shape) * self.key.shape[1]
+
+    def blocks(self) -> list[Block]:
+        """Blocks that cover all queries, of several items where their scores are few."""
+        N, L, _ = self.query.shape
+        scores = min(L, ROWS) * min(self.key.shape[1], COLUMNS)
+        together = max(1, ROWS * COLUMNS // max(scores, 1))
+        return [(items, rows) for items in _parts(N, together) for rows in _parts(L, ROWS)]
+
+    def tiles(self, block: Block) -> Iterator[Tile]:
+        """The tiles of a block, without those where no query may look at a key."""
+        items, rows = block
+        S = self.key.shape[1]
+        for columns in _parts(min(S, rows.stop) if self.is_causal else S, COLUMNS):
+            tile = Tile(items, rows, columns)
+            if self.allowed is None or self.allowed.at(tile).any():
+                yield tile
+
+    def queries(self, block: Block, added: Array) -> Array:
+        """A block's scaled queries, with what is to be added to their scores: (G, r, D + 1)."""
+        return with_column(self.query[block] * self.scale, added)
+
+    def at(self, tile: Tile, queries: Array) -> Array:
+        """The scores (G, r, c) of a tile, -inf where a query may not look."""
+        s = queries @ self.key[tile.keys].swapaxes(1, 2)
+        xp = array_module(s)
+        if self.bias is not None:
+            s += self.bias.at(tile)
+        if self.allowed is not None:
+            xp.copyto(s, -xp.inf, where=~self.allowed.at(tile))
+        if self.is_causal and tile.columns.stop > tile.rows.start + 1:
+            i = xp.arange(tile.rows.start, tile.rows.stop)[:, None]
+            j = xp.arange(tile.columns.start, tile.columns.stop)
+            xp.copyto(s, -xp.inf, where=i < j)
+        return s
+
+
+def with_column(x: Array, column: Array | float) -> Array:
+    """An array (N, L, D), and one more feature: (N, L, D + 1)."""
+    xp = array_module(x)
+    wider = xp.empty((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
+    wider[..., :-1] = x
+    wider[..., -1:] = column
+    return wider
+
+
+def _parts(size: int, part: int) -> Iterator[slice]:
+    """Slices that cover an axis."""
+    for start in range(0, size, part):
+        yield slice(start, min(start + part, size))
