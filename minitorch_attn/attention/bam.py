@@ -4,7 +4,9 @@ from typing import Any
 
 from .. import functional as F
 from .. import nn
-from ..engine import ShapeError, Tensor
+from ..engine import Tensor
+from ..ops.arguments import integer
+from .arguments import check_choice, check_images, reduced
 
 COMBINATIONS = {"sum": lambda c, s: c + s, "product": lambda c, s: c * s, "max": F.maximum}
 NORMS = ("end", "hidden")
@@ -66,7 +68,9 @@ class BAM(nn.Module):
     ------
     ValueError
         If the reduction leaves no channel in the bottleneck, the dilation is less than 1, or a
-        setting is unknown; in training, if the batch is a single image.
+        setting is unknown; in training, if the channel branch is given a single image.
+    ShapeError
+        If the input is not (N, C, H, W), with the C that it was made for.
 
     References
     ----------
@@ -83,14 +87,13 @@ class BAM(nn.Module):
         branches: str = "both",
     ):
         super().__init__()
-        _check_one_of("combine", combine, tuple(COMBINATIONS))
-        _check_one_of("norm", norm, NORMS)
-        _check_one_of("branches", branches, BRANCHES)
-        if dilation < 1:
-            raise ValueError(f"BAM: dilation must be at least 1, not {dilation}")
+        check_choice(self, "combine", combine, tuple(COMBINATIONS))
+        check_choice(self, "norm", norm, NORMS)
+        check_choice(self, "branches", branches, BRANCHES)
+        integer("BAM", "dilation", dilation, least=1)
+        hidden = reduced(self, channels, reduction)
         self.channels, self.reduction, self.dilation = channels, reduction, dilation
         self.combine, self.norm, self.branches = combine, norm, branches
-        hidden = _bottleneck(channels, reduction)
         self.channel: nn.Module = nn.Identity()
         self.spatial: nn.Module = nn.Identity()
         if branches != "spatial":
@@ -101,10 +104,7 @@ class BAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Strengthen x (N, C, H, W) by 1 + M; the shape stays."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ShapeError(
-                f"BAM: needs an input (N, C, H, W) with C = {self.channels} channels, got {x.shape}"
-            )
+        check_images(self, x, self.channels)
         return x * (1 + self.gate(self.combined(x)))
 
     def combined(self, x: Tensor) -> Tensor:
@@ -160,22 +160,3 @@ def _stacked(layers: tuple[nn.Conv2d, ...], norm: str) -> list[nn.Module]:
     if norm == "end":
         parts.append(nn.BatchNorm2d(last.out_channels))
     return parts
-
-
-def _bottleneck(channels: int, reduction: int) -> int:
-    if reduction < 1:
-        raise ValueError(
-            f"BAM: reduction must be at least 1, not {reduction}: the bottlenecks have "
-            "channels // reduction channels"
-        )
-    if reduction > channels:
-        raise ValueError(
-            f"BAM: reduction={reduction} leaves no channel in the bottleneck of {channels} "
-            f"channels: take a reduction of at most {channels}"
-        )
-    return channels // reduction
-
-
-def _check_one_of(setting: str, choice: Any, choices: tuple[str, ...]) -> None:
-    if choice not in choices:
-        raise ValueError(f"BAM: {setting} must be one of {', '.join(choices)}, not {choice!r}")

@@ -170,7 +170,7 @@ def test_a_bottleneck_without_channels_is_refused():
     with pytest.raises(ValueError) as caught:
         BAM(8)
     assert str(caught.value) == (
-        "BAM: reduction=16 leaves no channel in the bottleneck of 8 channels: take a reduction of "
+        "BAM: reduction=16 leaves no unit in the bottleneck of 8 channels: take a reduction of "
         "at most 8"
     )
     with pytest.raises(ValueError, match="reduction must be at least 1, not 0"):
@@ -183,7 +183,8 @@ def test_a_bottleneck_without_channels_is_refused():
         ({"combine": "add"}, "combine must be one of sum, product, max, not 'add'"),
         ({"norm": "all"}, "norm must be one of end, hidden, not 'all'"),
         ({"branches": "none"}, "branches must be one of both, channel, spatial, not 'none'"),
-        ({"dilation": 0}, "dilation must be at least 1, not 0"),
+        ({"dilation": 0}, "dilation must be an integer of at least 1, not 0"),
+        ({"dilation": 1.5}, "BAM: dilation must be an integer of at least 1, not 1.5"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(setting, message):
