@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor
@@ -48,7 +50,8 @@ class ChannelAttention(nn.Module):
     Raises
     ------
     ValueError
-        If the reduction leaves no unit in the layer between, or the pooling is unknown.
+        If a number is not whole and at least 1, the reduction leaves no unit in the layer between,
+        or the pooling is unknown.
 
     References
     ----------
@@ -58,10 +61,11 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16, pool: str = "both", bias: bool = False):
         super().__init__()
-        if reduction < 1:
+        _check_count(self, "channels", channels)
+        if not isinstance(reduction, int | np.integer) or reduction < 1:
             raise ValueError(
-                f"ChannelAttention: reduction must be at least 1, not {reduction}: the layer "
-                "between has channels // reduction units"
+                f"ChannelAttention: reduction must be at least 1 and whole, not {reduction}: the "
+                "layer between has channels // reduction units"
             )
         hidden = channels // reduction
         if hidden < 1:
@@ -80,7 +84,7 @@ class ChannelAttention(nn.Module):
         """Weights (N, C, 1, 1) between 0 and 1 for x (N, C, H, W)."""
         _check_images(self, x, self.channels)
         N, C = x.shape[:2]
-        flat = x.reshape(N, C, -1)
+        flat = x.flatten(2)
         scores = [self.mlp(_pool(flat, statistic, dim=2)) for statistic in POOLS[self.pool]]
         return self.gate(sum(scores[1:], scores[0])).reshape(N, C, 1, 1)
 
@@ -144,7 +148,8 @@ class SpatialAttention(nn.Module):
         channels: int | None = None,
     ):
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        is_whole = isinstance(kernel_size, int | np.integer)
+        if not is_whole or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(
                 f"SpatialAttention: kernel_size must be odd and positive, not {kernel_size}: only "
                 "then has a window a middle, and the map the size of the image"
@@ -157,6 +162,7 @@ class SpatialAttention(nn.Module):
                     "SpatialAttention: pool='conv' needs channels=, the number of channels that "
                     "its 1x1 convolution reads"
                 )
+            _check_count(self, "channels", channels)
             self.squeeze = nn.Conv2d(channels, 1, 1, bias=False)
         maps = 2 if pool == "both" else 1
         self.conv = nn.Conv2d(maps, 1, kernel_size, padding=kernel_size // 2, bias=False)
@@ -289,6 +295,13 @@ def _choose(module: nn.Module, setting: str, choice: str, choices: Any) -> str:
             f"not {choice!r}"
         )
     return choice
+
+
+def _check_count(module: nn.Module, name: str, count: Any) -> None:
+    if not isinstance(count, int | np.integer) or count < 1:
+        raise ValueError(
+            f"{type(module).__name__}: {name} must be at least 1 and whole, not {count}"
+        )
 
 
 def _check_images(module: nn.Module, x: Tensor, channels: int | None = None) -> None:

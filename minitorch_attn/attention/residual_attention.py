@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor
@@ -68,7 +70,7 @@ class ResidualAttentionModule(nn.Module):
     ValueError
         If there is not one halving and one unit of each kind at least, or a setting is unknown.
     TypeError
-        If unit cannot be called, or is a module itself.
+        If unit cannot be called, is a module itself, or makes none.
 
     Notes
     -----
@@ -97,7 +99,7 @@ class ResidualAttentionModule(nn.Module):
     ):
         super().__init__()
         _check_one_of("learning", learning, LEARNING)
-        _check_counts(halvings=halvings, pre=pre, trunk=trunk, between=between)
+        _check_counts(channels=channels, halvings=halvings, pre=pre, trunk=trunk, between=between)
         if isinstance(unit, nn.Module) or not callable(unit):
             raise TypeError(
                 "ResidualAttentionModule: unit must make a module from its number of channels, "
@@ -237,13 +239,21 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def _units(unit: Unit, channels: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(unit(channels) for _ in range(count)))
+    units = [unit(channels) for _ in range(count)]
+    if not isinstance(units[0], nn.Module):
+        raise TypeError(
+            f"ResidualAttentionModule: unit({channels}) must be a module, and it is a "
+            f"{type(units[0]).__name__}: does the function that makes units lack its return?"
+        )
+    return nn.Sequential(*units)
 
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"ResidualAttentionModule: {name} must be at least 1, not {count}")
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(
+                f"ResidualAttentionModule: {name} must be at least 1 and whole, not {count}"
+            )
 
 
 def _check_one_of(setting: str, choice: Any, choices: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class InceptionUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         super().__init__()
-        width = out_channels // 8
+        width = _check_width("inception", out_channels, 8) // 8
         self.path1 = ConvBN(in_channels, width, 1, stride)
         self.path3 = nn.Sequential(
             ConvBN(in_channels, width, 1), ConvBN(width, width, 3, stride, padding=1)
@@ -66,12 +66,14 @@ class InceptionUnit(nn.Module):
 
 def preactivation_unit(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
     """The paper's unit: a pre-activation bottleneck of out_channels / 4 channels."""
-    return PreActBottleneck(in_channels, out_channels // 4, stride)
+    width = _check_width("preactivation", out_channels, 4) // 4
+    return PreActBottleneck(in_channels, width, stride)
 
 
 def residual_unit(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
     """A bottleneck of ResNet, with out_channels / 4 channels inside."""
-    return Bottleneck(in_channels, out_channels // 4, stride)
+    width = _check_width("residual", out_channels, 4) // 4
+    return Bottleneck(in_channels, width, stride)
 
 
 def resnext_unit(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
@@ -81,7 +83,8 @@ def resnext_unit(in_channels: int, out_channels: int, stride: int = 1) -> nn.Mod
     masks have no batch normalisation in front of their first 1x1 convolution. Here all units share
     one mask.
     """
-    return Bottleneck(in_channels, out_channels // 4, stride, groups=32, width_per_group=4)
+    width = _check_width("resnext", out_channels, 64) // 4
+    return Bottleneck(in_channels, width, stride, groups=32, width_per_group=4)
 
 
 UNITS: dict[str, Unit] = {
@@ -320,6 +323,15 @@ def cifar_attention(
         activation=activation,
         learning=learning,
     )
+
+
+def _check_width(unit: str, channels: int, step: int) -> int:
+    if channels < step or channels % step:
+        raise ValueError(
+            f"a unit {unit!r} must have a multiple of {step} channels, so that it can divide them "
+            f"inside, not {channels}"
+        )
+    return channels
 
 
 def _choose(unit: str) -> Unit:

@@ -243,13 +243,25 @@ def test_a_bottleneck_without_units_is_refused():
     )
 
 
-@pytest.mark.parametrize("reduction", [0, -1])
+def test_an_empty_batch_stays_empty():
+    assert CBAM(4, 2)(mt.ones(0, 4, 3, 3)).shape == (0, 4, 3, 3)
+
+
+@pytest.mark.parametrize("reduction", [0, -1, 2.5])
 def test_a_reduction_below_one_is_refused(reduction):
-    with pytest.raises(ValueError, match=f"reduction must be at least 1, not {reduction}"):
+    with pytest.raises(
+        ValueError, match=f"reduction must be at least 1 and whole, not {reduction}"
+    ):
         CBAM(8, reduction=reduction)
 
 
-@pytest.mark.parametrize("kernel_size", [0, 2, -3])
+@pytest.mark.parametrize("channels", [0, -8, 8.0])
+def test_channels_below_one_are_refused(channels):
+    with pytest.raises(ValueError, match=f"channels must be at least 1 and whole, not {channels}"):
+        CBAM(channels, 2)
+
+
+@pytest.mark.parametrize("kernel_size", [0, 2, -3, 3.5])
 def test_a_kernel_without_a_middle_is_refused(kernel_size):
     with pytest.raises(ValueError, match=f"odd and positive, not {kernel_size}: "):
         CBAM(8, 2, kernel_size=kernel_size)

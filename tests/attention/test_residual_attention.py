@@ -223,16 +223,22 @@ def test_unknown_settings_are_refused_by_name():
         ResidualAttentionModule(4, Unit, activation="sigmoid")
 
 
-@pytest.mark.parametrize("name", ["halvings", "pre", "trunk", "between"])
-def test_a_count_below_one_is_refused_by_name(name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
-        ResidualAttentionModule(4, Unit, **{name: 0})
+@pytest.mark.parametrize("count", [0, 1.5])
+@pytest.mark.parametrize("name", ["channels", "halvings", "pre", "trunk", "between"])
+def test_a_count_below_one_is_refused_by_name(name, count):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1 and whole, not {count}"):
+        ResidualAttentionModule(**{"channels": 4, "unit": Unit, name: count})
 
 
 @pytest.mark.parametrize("unit", [Unit(4), None, "residual"])
 def test_a_unit_that_makes_nothing_is_refused(unit):
     with pytest.raises(TypeError, match="unit must make a module from its number of channels"):
         ResidualAttentionModule(4, unit)
+
+
+def test_a_function_that_returns_no_module_is_refused():
+    with pytest.raises(TypeError, match=r"unit\(4\) must be a module, and it is a NoneType"):
+        ResidualAttentionModule(4, lambda channels: None)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 4, 4), (4, 4, 4), (2, 4)])

@@ -156,6 +156,15 @@ def test_a_hook_sees_the_mask_of_each_stage():
     assert sizes == [(2, 16, 8, 8), (2, 16, 4, 4), (2, 32, 2, 2)]
 
 
+@pytest.mark.parametrize(
+    ("unit", "channels", "step"),
+    [("preactivation", 2, 4), ("residual", 6, 4), ("resnext", 32, 64), ("inception", 12, 8)],
+)
+def test_a_unit_that_cannot_divide_its_channels_is_refused(unit, channels, step):
+    with pytest.raises(ValueError, match=f"{unit}.* a multiple of {step} channels.*not {channels}"):
+        UNITS[unit](channels, channels, 1)
+
+
 def test_what_it_cannot_build_is_refused():
     with pytest.raises(ValueError, match="unit must be one of preactivation, residual"):
         attention56(unit="vgg")
