@@ -4,7 +4,7 @@
 # What is new beside squeeze and excitation: a maximum, a layer that is used twice, and a second
 # question. The letters are those of [lesson 15](../notebooks/15_cbam.ipynb): `x` is a feature map
 # (N, C, H, W), `z_avg` and `z_max` are what its channels are boiled down to, (N, C), and `w1` (C/r, C)
-# and `w2` (C, C/r) the weights of the MLP.
+# and `w2` (C, C/r) the weights of the MLP, where r is the reduction.
 #
 # Run a cell, then its check. `hint("15.global_max")` gives one hint at a time, and after a try
 # `solution("15.global_max")` shows a way to do it.
@@ -51,7 +51,7 @@ check("15.global_max", global_max)
 #
 # The scores of the channels, before the sigmoid:
 #
-# $$v = \max(z^a W_1^\top, 0)\, W_2^\top + \max(z^m W_1^\top, 0)\, W_2^\top$$
+# $$v = \max(z^\mathrm{avg} W_1^\top, 0)\, W_2^\top + \max(z^\mathrm{max} W_1^\top, 0)\, W_2^\top$$
 #
 # in primitive form with all four rules: `return v, (vjp_avg, vjp_max, vjp_w1, vjp_w2)`. The rules take
 # `dy`, the gradient of $v$.
