@@ -7,9 +7,10 @@ from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor, zeros
 from ..nn.representation import settings
+from .arguments import check_choice, reduced
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
-SUBSAMPLE = (None, "after", "before")
+SUBSAMPLE = ("after", "before")
 SHAPES = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, T, H, W)"}
 
 CONVOLUTION: dict[int, Callable] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -126,17 +127,15 @@ class NonLocalBlock(nn.Module):
         make_map: bool = True,
     ):
         super().__init__()
-        _check_one_of("pairwise", pairwise, PAIRWISE)
-        _check_one_of("dims", dims, tuple(SHAPES))
-        _check_one_of("subsample", subsample, SUBSAMPLE)
+        check_choice(self, "pairwise", pairwise, PAIRWISE)
+        if subsample is not None:
+            check_choice(self, "subsample", subsample, SUBSAMPLE)
+        if dims not in SHAPES:
+            raise ValueError(f"NonLocalBlock: dims must be 1, 2 or 3 axes of space, not {dims!r}")
         _check_fits(pairwise, scale, make_map)
-        hidden = _bottleneck(channels, reduction)
-        self.channels, self.pairwise, self.dims, self.reduction = (
-            channels,
-            pairwise,
-            dims,
-            reduction,
-        )
+        hidden = reduced(self, channels, reduction)
+        self.channels, self.reduction = channels, reduction
+        self.pairwise, self.dims = pairwise, dims
         self.subsample, self.scale, self.make_map = subsample, scale, make_map
 
         convolution = CONVOLUTION[dims]
@@ -165,7 +164,7 @@ class NonLocalBlock(nn.Module):
             y = self.affinity(theta, phi) @ g
         else:
             y = self.affinity.gather(theta, phi, g)  # (N, L, D)
-        y = y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+        y = y.transpose(1, 2).reshape(x.shape[0], y.shape[2], *x.shape[2:])
         return self.bn(self.w_z(y)) + x
 
     def _check(self, x: Tensor) -> None:
@@ -204,19 +203,17 @@ class GaussianAffinity(nn.Module):
         super().__init__()
         self.scale = scale
 
-    def factor(self, features: int) -> float:
-        """The s of a number of features."""
-        return features**-0.5 if self.scale else 1.0
+    def factor(self, theta: Tensor) -> float:
+        """The s for theta (N, L, D)."""
+        return theta.shape[-1] ** -0.5 if self.scale else 1.0
 
     def forward(self, theta: Tensor, phi: Tensor) -> Tensor:
         """Weights (N, L, L') of theta (N, L, D) and phi (N, L', D)."""
-        energy = theta @ phi.transpose(1, 2)
-        return F.softmax(energy * self.factor(theta.shape[-1]) if self.scale else energy, dim=-1)
+        return F.softmax(theta * self.factor(theta) @ phi.transpose(1, 2), dim=-1)
 
     def gather(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """Their product with g (N, L', D), in tiles: the weights are never all there."""
-        factor = self.factor(theta.shape[-1])
-        return F.scaled_dot_product_attention(theta, phi, g, scale=factor)
+        """Their product with g (N, L', D'), in tiles: the weights are never all there."""
+        return F.scaled_dot_product_attention(theta, phi, g, scale=self.factor(theta))
 
 
 class DotProductAffinity(nn.Module):
@@ -273,20 +270,6 @@ def _as_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def _bottleneck(channels: int, reduction: int) -> int:
-    if reduction < 1:
-        raise ValueError(
-            f"NonLocalBlock: reduction must be at least 1, not {reduction}: theta, phi and g have "
-            "channels // reduction channels"
-        )
-    if reduction > channels:
-        raise ValueError(
-            f"NonLocalBlock: reduction={reduction} leaves no channel for theta, phi and g of "
-            f"{channels} channels: take a reduction of at most {channels}"
-        )
-    return channels // reduction
-
-
 def _check_fits(pairwise: str, scale: bool, make_map: bool) -> None:
     if scale and pairwise not in ("gaussian", "embedded_gaussian"):
         raise ValueError(
@@ -298,9 +281,3 @@ def _check_fits(pairwise: str, scale: bool, make_map: bool) -> None:
             "NonLocalBlock: 'concatenation' needs its map, as the ReLU stands between the two "
             "products: leave make_map=True"
         )
-
-
-def _check_one_of(setting: str, choice: Any, choices: tuple[Any, ...]) -> None:
-    if choice not in choices:
-        known = ", ".join(map(str, choices))
-        raise ValueError(f"NonLocalBlock: {setting} must be one of {known}, not {choice!r}")

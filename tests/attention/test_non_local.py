@@ -287,10 +287,10 @@ def test_a_clip_is_treated_as_a_sequence_of_all_its_pixels(pairwise):
     ("settings", "message"),
     [
         ({"pairwise": "cosine"}, "pairwise must be one of gaussian, .*, not 'cosine'"),
-        ({"dims": 4}, "dims must be one of 1, 2, 3, not 4"),
-        ({"subsample": True}, "subsample must be one of None, after, before, not True"),
+        ({"dims": 4}, "dims must be 1, 2 or 3 axes of space, not 4"),
+        ({"subsample": True}, "subsample must be one of after, before, not True"),
         ({"reduction": 0}, "reduction must be at least 1, not 0"),
-        ({"reduction": 9}, "reduction=9 leaves no channel .* of 8 channels: .* at most 8"),
+        ({"reduction": 9}, "reduction=9 leaves no unit .* of 8 channels: .* at most 8"),
         ({"pairwise": "dot_product", "scale": True}, "scale is for the exponent"),
         ({"pairwise": "concatenation", "make_map": False}, "leave make_map=True"),
     ],
