@@ -23,7 +23,7 @@ import minitorch_attn.functional as F
 from minitorch_attn import nn, optim, viz
 from minitorch_attn.attention import ResidualAttentionModule
 from minitorch_attn.data import DataLoader, TensorDataset, digits
-from minitorch_attn.models import attention56
+from minitorch_attn.models import attention56, cifar_attention
 from minitorch_attn.training import evaluate, fit
 
 mt.set_default_dtype("float64")
@@ -51,37 +51,43 @@ ink, paper = image[None] > 0.5, image[None] == 0
 print(f"mean weight on the ink {M.data[ink].mean():.2f}, on the paper {M.data[paper].mean():.2f}")
 assert M.data[ink].mean() > 2 * M.data[paper].mean()
 
-pictures = np.concatenate([T.data, M.data, (M * T).data, ((1 + M) * T).data])
-viz.show_images(pictures, ["T", "mask M", "M T", "(1 + M) T"], columns=4)
+pictures = np.concatenate([T.data, M.data, (M * T).data, ((1 + M) * T).data])[:, 0]
+viz.show_feature_maps(
+    pictures, ["T", "mask M", "M T", "(1 + M) T"], columns=4, signed=False, label="value"
+)
 
 # %% [markdown]
-# *Figure 1. A noisy digit, a mask made by shrinking and growing it, and the two ways to use the mask. The
-# product $M\,T$ darkens the paper; $(1 + M)\,T$ keeps everything and makes the ink stronger.*
+# *Figure 1. A noisy 3, a mask made by shrinking and growing it, and the two ways to use the mask. The
+# product $M\,T$ weakens the noise on the paper and the ink a little; $(1 + M)\,T$ keeps everything and makes
+# the ink stronger.*
 #
-# One such product is much like the other. The difference shows when modules are put one behind the
+# Both products set the ink off from the paper. The difference shows when modules are put one behind the
 # other, and that is what this lesson is about.
 
 # %% [markdown]
 # ## The equations
 #
-# Let $x$ be a feature map $(N, C, H, W)$. The module has two branches that start from it.
+# Let $x$ be a feature map $(N, C, H, W)$ with even $H$ and $W$. The module has two branches that start from
+# it.
 #
 # **Trunk.** Any network that keeps the shape: $T = \mathrm{trunk}(x)$.
 #
-# **Mask.** Down, up, and a sigmoid. Written for one halving, with one mixture of the channels at the bottom:
+# **Mask.** Down, up, and a sigmoid $\sigma$. Written for one halving, the mean of each 2 x 2 square, and one
+# mixture of the channels at the bottom, with weights $w: (C, C)$:
 #
 # $$a = \mathrm{down}(x), \qquad b_{nopq} = \sum_c w_{oc}\, a_{ncpq}, \qquad
 # v = A\, b\, B^\top, \qquad M = \sigma(v)$$
 #
 # Here $a$ and $b$ have shape $(N, C, P, Q)$ with $P = H/2$, $Q = W/2$. Bilinear enlargement is linear along
-# each axis, so it is a matrix for each: $A: (H, P)$ for the rows, $B: (W, Q)$ for the columns. So $v$ and $M$ have
-# the shape of $T$: *one weight for every element*, of every channel and position.
+# each axis, so it is a matrix for each: $A: (H, P)$ for the rows, $B: (W, Q)$ for the columns, and
+# $A\, b\, B^\top$ is taken for every image and channel. So $v$ and $M$ have the shape of $T$: *one weight for
+# every element*, of every channel and position.
 #
 # **Product.** In the naive form, and in the residual form that the paper proposes:
 #
-# $$H = M\,T \qquad\text{or}\qquad H = (1 + M)\,T = T + M\,T$$
+# $$y = M\,T \qquad\text{or}\qquad y = (1 + M)\,T = T + M\,T$$
 #
-# (The letter $H$ without indices is the module's result, as in the paper; as a size it counts rows.)
+# (The paper writes $H$ for the result; here $H$ is the number of rows.)
 
 # %% [markdown]
 # ### Backward
@@ -93,11 +99,18 @@ viz.show_images(pictures, ["T", "mask M", "M T", "(1 + M) T"], columns=4)
 #
 # and in the naive form $dT = M\,dy$, with the same $dM$.
 #
-# **Along the mask.** The sigmoid's slope is $M(1 - M)$; then the transposed matrices, the mixture's own
-# transpose, and last the rule of down (lesson 07):
+# **Along the mask.** The sigmoid's slope is $M(1 - M)$, element by element:
 #
-# $$dv = dM\, M (1 - M), \qquad db = A^\top dv\, B, \qquad
-# da_{ncpq} = \sum_o w_{oc}\, db_{nopq}, \qquad dw_{oc} = \sum_{n,p,q} db_{nopq}\, a_{ncpq}$$
+# $$dv = dM\, M (1 - M)$$
+#
+# Enlarging is $v_{ij} = \sum_{p,q} A_{ip}\, b_{pq}\, B_{jq}$, so $b_{pq}$ reaches every $v_{ij}$ with the factor
+# $A_{ip} B_{jq}$, and collects all of them; the mixture is a linear layer over the channels (lesson 13):
+#
+# $$db_{pq} = \sum_{i,j} A_{ip}\, dv_{ij}\, B_{jq}, \quad\text{that is}\quad db = A^\top dv\, B$$
+#
+# $$da_{ncpq} = \sum_o w_{oc}\, db_{nopq}, \qquad dw_{oc} = \sum_{n,p,q} db_{nopq}\, a_{ncpq}$$
+#
+# Last comes the rule of down: a mean of four gives each of them a quarter (lesson 07).
 #
 # **Together.** With $J_T^\top$ and $J_{\mathrm{down}}^\top$ for the rules of trunk and down,
 #
@@ -118,7 +131,7 @@ viz.show_images(pictures, ["T", "mask M", "M T", "(1 + M) T"], columns=4)
 #
 # At the start of training all masks are near $\sigma(0) = 1/2$. The naive chain multiplies by $(1/2)^m$: after
 # eight modules 0.4 % of the signal is left. The residual chain multiplies by $(3/2)^m$, which is about 26.
-# Gradients are multiplied by the same factors on their way back. Multiplied out, the residual product
+# On their way back through the trunks, gradients are multiplied by the same factors. Multiplied out, the residual product
 # has $2^m$ terms, one of which is $x$ itself, touched by no mask.
 
 # %%
@@ -129,9 +142,15 @@ print("residual:", 1.5 ** m[8])
 # %% [markdown]
 # ### What it costs
 #
-# A mask with $d$ halvings has $2r + (d - 1)(2r + 1)$ units, where the paper takes $r = 1$, and two 1x1 convolutions
-# of $C^2$ weights each. Its pre-activation bottleneck has about $1.06\, C^2$ weights. So a module with
-# three halvings has 4 units in and around the trunk and 8 in the mask: the mask is the larger part.
+# Masks are deeper than the one above: $d$ halvings, with $r$ units (small residual blocks) on each level on the
+# way down and again on the way up. On the innermost level these are $2r$ units; each of the other $d - 1$ levels
+# has one more, in a skip from the way down to the way up. So a mask has $2r + (d - 1)(2r + 1)$ units, and at its
+# end two 1x1 convolutions of $C^2$ weights each.
+#
+# The paper takes $r = 1$, one unit in front of the branches, two in the trunk and one behind the product. Its unit
+# is a pre-activation bottleneck: 1x1 to $C/4$ channels, 3x3, and 1x1 back have
+# $C^2/4 + 9\,C^2/16 + C^2/4 \approx 1.06\, C^2$ weights. So a module with three halvings has 4 units in and around
+# the trunk and 8 in the mask: the mask is the larger part.
 
 # %%
 network = attention56()
@@ -141,7 +160,7 @@ for stage, size in zip(network.stages, (56, 28, 14), strict=True):
         p.numel() for part in (module.pre, module.trunk, module.post) for p in part.parameters()
     )
     mask = sum(p.numel() for p in module.mask.parameters())
-    print(f"{size} x {size}: {module.halvings} halvings, trunk {trunk:,}, mask {mask:,}")
+    print(f"{size} x {size}, halvings: {module.halvings}, trunk {trunk:,}, mask {mask:,}")
     assert module.halvings == 1 or mask > trunk
 
 total = sum(p.numel() for p in network.parameters())
@@ -499,6 +518,8 @@ accuracies = {key: [accuracy for _, accuracy in runs] for key, runs in trained.i
 for (arm, count), runs in accuracies.items():
     print(f"{count} modules, {arm:8}", "  ".join(f"{run:.0f} %" for run in runs))
 
+shallow = [np.mean(accuracies[arm, 2]) for arm in ARMS]
+assert max(shallow) - min(shallow) < 5
 deep = {arm: accuracies[arm, 8] for arm in ARMS}
 assert max(deep["naive"]) + 5 < min(deep["residual"] + deep["no mask"])
 assert all(abs(np.mean(deep["residual"]) - run) < 10 for run in deep["no mask"])
@@ -520,7 +541,7 @@ figure
 # the residual form makes masks *bearable* in depth. That masks help is a claim about harder images, which ours do
 # not bear out.
 #
-# What happens inside? The responses behind each of the eight trained modules:
+# What happens inside? The responses behind each of the eight trained modules, for the first seed:
 
 # %%
 profiles = {}
@@ -530,6 +551,8 @@ for arm in ARMS:
     print(f"{arm:8}", "  ".join(f"{v:.1f}" for v in profiles[arm]))
 assert profiles["residual"][-1] > 5 * profiles["no mask"][-1]
 assert profiles["naive"].max() < 2 * profiles["naive"].min()
+growth = {arm: (profile[-1] / profile[0]) ** (1 / 7) for arm, profile in profiles.items()}
+assert 1.4 < growth["residual"] < 1.8 and growth["no mask"] < 1.3  # a module, on average
 
 # %%
 figure, ax = viz.panels(1, 1, width=6.5, height=3.2)
@@ -540,9 +563,9 @@ ax.legend()
 figure
 
 # %% [markdown]
-# *Figure 6. Without a mask the response grows slowly, as every unit adds to it. With residual masks it grows by
-# about half with each module on top of that. With naive masks it stays where it is: each mask takes away about as
-# much as the units around it add.*
+# *Figure 6. Without a mask the response grows slowly, as every unit adds to it. With residual masks it grows much
+# faster, by more than half with each module. With naive masks it stays about where it is: each mask takes away
+# about as much as the units around it add.*
 #
 # So in a real network the naive response does not vanish, as it did in the bare chain: batch normalisation gives
 # every unit an input of the usual size, and the unit adds something fresh. What is lost is the *old* part. Behind
@@ -605,25 +628,53 @@ viz.plot_arms(noisy, label="accuracy on unseen digits, %")
 # %% [markdown]
 # ### What the masks look like
 #
-# A hook on `mask` reads the weights, one map for each of the eight channels.
+# A hook on `mask` reads the weights, one map for each of the eight channels; another one, on its last
+# convolution, the numbers $v$ in front of the sigmoid.
 
 # %%
 network, _ = trained["residual", 2][0]
-seen = []
-hook = network[2].mask.register_forward_hook(lambda m, inputs, M: seen.append(M.data))
+mask, seen = network[2].mask, {}
+hooks = [
+    mask.register_forward_hook(lambda m, inputs, M: seen.update(M=M.data)),
+    mask.conv2.register_forward_hook(lambda m, inputs, v: seen.update(v=v.data)),
+]
 with mt.no_grad():
     network.eval()(mt.tensor(images[:1]))
-hook.remove()
-maps = seen[0][0]  # (8, 4, 4)
+for hook in hooks:
+    hook.remove()
+maps = seen["M"][0]  # (8, 4, 4)
 assert maps.shape == (8, 4, 4) and maps.min() > 0 and maps.max() < 1
 between, within = maps.mean(axis=(1, 2)).std(), maps.std(axis=(1, 2)).mean()
 print("weights differ between channels and within them:", between > 0.02 and within > 0.02)
 viz.show_feature_maps(maps, columns=8, label="weight M", signed=False)
 
 # %% [markdown]
-# *Figure 8. The first mask of the trained network with two modules, for one digit. Every channel has a map of its own, and every
-# map is uneven: this mask says what and where at once. Squeeze and excitation (lesson 13) has one number a
-# channel.*
+# *Figure 8. The first mask of the trained network with two modules, for one digit, at the 4 x 4 places to which
+# the network has pooled it. Every channel has a map of its own, and every map is uneven: this mask says what and
+# where at once. Squeeze and excitation (lesson 13) has one number a channel.*
+#
+# A sigmoid for each element is one of three activations that the paper compares. It calls it *mixed*, as it
+# constrains nothing. *Channel* divides the numbers by their length over the channels, at each place; *spatial*
+# subtracts from each map its mean and divides by its deviation, before the sigmoid. Here are all three for the same
+# numbers $v$:
+
+# %%
+masks = {}
+for activation in "mixed", "channel", "spatial":
+    gate = ResidualAttentionModule(WIDTH, Unit, activation=activation).mask.gate
+    masks[activation] = gate(mt.tensor(seen["v"])).data[0]
+assert np.allclose(masks["mixed"], maps)
+assert np.allclose((masks["channel"] ** 2).sum(axis=0), 1, atol=1e-3) and masks["channel"].min() < 0
+half = masks["spatial"] > 0.5
+assert half.any(axis=(1, 2)).all() and not half.all(axis=(1, 2)).any()
+
+titles = [f"{activation} {channel}" for activation in masks for channel in range(WIDTH)]
+viz.show_feature_maps(np.concatenate(list(masks.values())), titles, columns=8, label="weight M")
+
+# %% [markdown]
+# *Figure 9. Above, the masks of figure 8. In the middle, weights of length one over the eight channels of a place,
+# some of them negative. Below, every map has places above and places below one half: a channel as a whole can be
+# neither on nor off.*
 
 # %% [markdown]
 # ## Paper and code
@@ -636,10 +687,17 @@ viz.show_feature_maps(maps, columns=8, label="weight M", signed=False)
 # | parameters of Attention-56 and -92 | 31.9 and 51.3 million | 31.8 and 52.5 million, counted | 31,810,728 and 52,466,344, the same |
 # | channel activation f2 | divided by the length; no sigmoid, so weights can be negative | – | the same, and a small number under the root |
 #
-# On CIFAR-10 the paper compares three activations: *mixed*, a sigmoid for each element; *channel*, length one over the
-# channels; and *spatial*, each map normalised before the sigmoid. Mixed, which constrains the mask least, did best.
-# The library has all three: `activation=`.
+# Of the three activations mixed, which constrains the mask least, did best on CIFAR-10 in the paper (table 1). The
+# library has them as `activation=`.
 #
+# The trunk may be made of any unit. The paper also uses those of ResNeXt and of Inception, and the library has four:
+
+# %%
+for unit in "preactivation", "residual", "resnext", "inception":
+    network = cifar_attention(56, unit=unit)
+    print(f"{unit:13} {sum(p.numel() for p in network.parameters()):,} parameters")
+
+# %% [markdown]
 # A trap: a pooling path must go on from the *previous level*. If every level pools the input itself, all levels see
 # the same scale; the shapes still fit, and nothing complains.
 
@@ -654,9 +712,9 @@ library = ResidualAttentionModule(4, Unit)
 nn.init.zeros_(library.mask.conv2.weight)
 values = {}
 library.trunk.register_forward_hook(lambda m, inputs, out: values.update(T=out.data))
-library.post.register_forward_hook(lambda m, inputs, out: values.update(H=inputs[0].data))
+library.post.register_forward_hook(lambda m, inputs, out: values.update(y=inputs[0].data))
 library(x4)
-print("H / T is 1.5 everywhere:", np.allclose(values["H"], 1.5 * values["T"]))
+print("y / T is 1.5 everywhere:", np.allclose(values["y"], 1.5 * values["T"]))
 
 # %% [markdown]
 # <details><summary>Answer</summary>
