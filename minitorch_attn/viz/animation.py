@@ -61,9 +61,7 @@ class Animation:
 
     def _encoded(self, form: str) -> bytes:
         pillow = require("PIL.Image", extra="course", purpose="store an animation")
-        # One palette for all: a colour that stays is stored once.
-        palette = pillow.fromarray(self.frames.reshape(-1, *self.frames.shape[2:])).quantize(256)
-        pictures = [pillow.fromarray(f).quantize(palette=palette, dither=0) for f in self.frames]
+        pictures = [pillow.fromarray(frame) for frame in self.frames]
         milliseconds = round(1000 * self.seconds)
         settings = {
             "duration": [milliseconds] * (len(pictures) - 1) + [HOLD * milliseconds],

@@ -370,15 +370,15 @@ def small_network(pixels, features=32):
 mt.manual_seed(0)
 ours = OurSpatialTransformer(small_network(60), 32)
 library = SpatialTransformer(3, "affine", small_network(60), features=32)
-untouched = np.allclose(ours(mt.tensor(x)).data, x)
+untouched = np.array_equal(ours(mt.tensor(x)).data, x)
 for parameter in ours.parameters():
     parameter.data = rng.normal(scale=0.2, size=parameter.shape)
 library.load_state_dict(ours.state_dict())
 
-print("at first it changes nothing:", untouched)
-print(
-    "library's module agrees:    ", np.allclose(ours(mt.tensor(x)).data, library(mt.tensor(x)).data)
-)
+print("at first it changes nothing, to the last bit:", untouched)
+agrees = np.allclose(ours(mt.tensor(x)).data, library(mt.tensor(x)).data)
+print("library's module agrees:", agrees)
+assert untouched and agrees
 library
 
 # %% [markdown]
@@ -393,7 +393,7 @@ ramp = np.arange(16.0).reshape(1, 1, 4, 4)
 for by_grid in (False, True):
     for by_sampler in (False, True):
         g = F.affine_grid(affine(), size=ramp.shape, align_corners=by_grid)
-        same = np.allclose(F.grid_sample(ramp, g, align_corners=by_sampler).data, ramp)
+        same = np.array_equal(F.grid_sample(ramp, g, align_corners=by_sampler).data, ramp)
         print(f"grid {by_grid!s:5}  sampler {by_sampler!s:5}  identity: {same}")
         assert same == (by_grid == by_sampler)
 
@@ -502,14 +502,19 @@ def classifier(pixels, hidden):
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 10))
 
 
-def train_on(make, build, seed):
-    """Train a network from a seed; return it and its accuracy on unseen images, in %."""
+def train_on(make, build, seed, watch=None):
+    """Train a network from a seed; return it and its accuracy on unseen images, in %.
+
+    `watch` sees it before training and after each epoch.
+    """
     mt.manual_seed(seed)
     model = build()
     optimizer = optim.Adam(model.parameters(), lr=3e-3)
     images, labels, *_ = make(train, 2, seed)
     loader = DataLoader(TensorDataset(images, labels), 64, shuffle=True, generator=seed)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, 8 * len(loader))
+    if watch:
+        watch(model)
     fit(
         model,
         loader,
@@ -518,6 +523,7 @@ def train_on(make, build, seed):
         scheduler=schedule,
         scheduler_every="batch",
         progress=False,
+        after_epoch=(lambda history: watch(model)) if watch else None,
     )
     images, labels, *_ = make(test, 4, 1000 + seed)
     return model, 100 * evaluate(model, [(mt.tensor(images), mt.tensor(labels))])["accuracy"]
@@ -649,8 +655,23 @@ def st_fcn_16():
 
 plain_16 = [train_on(placed_digits, fcn_16, seed) for seed in SEEDS]
 
+# %% [markdown]
+# While the network with the transformer trains, we watch what the first seed reads of seven unseen
+# digits.
+
 # %%
-placed_16 = [train_on(placed_digits, st_fcn_16, seed) for seed in SEEDS]
+tests, _, middles = placed_digits(test, 4, seed=1000)
+watched = np.arange(0, 1400, 200)
+moments = []
+
+
+def watch(model):
+    moments.append(grids_of(model, tests[watched]))
+
+
+first, *others = SEEDS
+placed_16 = [train_on(placed_digits, st_fcn_16, first, watch)]
+placed_16 += [train_on(placed_digits, st_fcn_16, seed) for seed in others]
 
 # %%
 arms = {"FCN": plain_16, "ST-FCN": placed_16}
@@ -664,21 +685,24 @@ viz.plot_arms(on_placed, label="accuracy on unseen placed digits, %")
 # than half the parameters.*
 
 # %%
-model = placed_16[0][0]
-tests, _, middles = placed_digits(test, 4, seed=1000)
-chosen = [0, 200, 400, 600, 800, 1000, 1200]
-results, places = grids_of(model, tests)
+views, grids = (np.stack(each) for each in zip(*moments, strict=True))  # each (9, 7, ...)
+titles = [f"after epoch {t}" if t else "before training" for t in range(9)]
 
-figure, axes = viz.panels(2, 7, height=2.9)
-for column, n in zip(axes.T, chosen, strict=True):
-    draw_reading(column[0], tests[n, 0], places[n])
-    draw_picture(column[1], results[n, 0])
-figure
+across = (grids[..., 0, -1, 0] - grids[..., 0, 0, 0]) / (7 / 8 * 2)  # (9, 7): 1 is the whole frame
+from_digit = grids.mean(axis=(2, 3)) - middles[watched]  # (9, 7, 2)
+scatter = from_digit.std(axis=1).mean(axis=1)  # 0 where all grids lie alike around their digits
+assert np.allclose(across[0], 1) and np.ptp(grids[0], axis=0).max() == 0
+assert across[2:].mean(axis=1).max() < 0.6 and scatter[-1] < scatter[0] / 2
+viz.animate_sampling(tests[watched], grids, views, titles, seconds=0.7)
 
 # %% [markdown]
-# *Figure 10. Top: the frame, and the 8 x 8 places that are read of it. Bottom: what is read.*
+# *Figure 10, which moves (on paper stands its last picture). Top: the frame, and the outline of the
+# 8 x 8 places that are read of it; the ring marks the first of them. Bottom: what is read. Before
+# training the grid covers the whole frame, and its places are two pixels apart; after two epochs it
+# has shrunk to about half of that, and stands around the digit, wherever that is.*
 
 # %%
+_, places = grids_of(placed_16[0][0], tests)
 found = places.mean(axis=(1, 2))  # the middle of each grid
 width = (places[:, 0, -1, 0] - places[:, 0, 0, 0]) / (7 / 8 * 2)  # 1 is the whole frame
 follow = [np.corrcoef(middles[:, k], found[:, k])[0, 1] for k in range(2)]
