@@ -79,8 +79,9 @@ assert (flat[:, most] > flat[:, least]).all()
 print("4 + 64 numbers make", M.data.size)
 
 # %% [markdown]
-# *Figure 1. Above: the digit, and the two answers. Below: the map $M = \sigma(u + v)$ for each of the four
-# channels. All four have the shape of $v$; a channel with a large $u$ is brighter everywhere.*
+# *Figure 1. Above: the digit, and the two answers; channels 0 to 3 are the filters for horizontal, rising, vertical and
+# falling edges. Below: the map $M = \sigma(u + v)$ for each of these channels. All four have the shape of $v$; a
+# channel with a large $u$ is brighter everywhere.*
 #
 # The feature map is then strengthened by it, $y = x + x M$. That is the mechanism. What makes it useful is
 # that $u$ and $v$ come from two small networks that learn.
@@ -148,7 +149,7 @@ print("4 + 64 numbers make", M.data.size)
 # + \underbrace{\frac{1}{HW}\, dz_{nc}}_{\text{what: the same everywhere}}
 # + \underbrace{dx^{v}_{nchw}}_{\text{where: from the neighbourhood}}$$
 #
-# The first is at least $dy$, whatever the branches do.
+# The first has the sign of $dy$ and is at least as large, whatever the branches do.
 
 # %% [markdown]
 # ### And a product?
@@ -164,11 +165,11 @@ print("4 + 64 numbers make", M.data.size)
 # %% [markdown]
 # ### How far the spatial branch sees
 #
-# Lesson 05: a layer of kernel size $R_l$, stride $a_l$ and dilation $d_l$ widens the receptive field $r_l$ by
-# $(R_l - 1)\, d_l\, j_{l-1}$, where the jump $j_l$ is the product of the strides so far. Here no layer has a
-# stride, so every jump is 1, and a 1x1 layer adds nothing:
+# Lesson 05: a layer of kernel size $R_l$, stride $a_l$ and dilation $d_l$ widens the receptive field by
+# $(R_l - 1)\, d_l\, j_{l-1}$, where the jump $j_l$ is the product of the strides so far. Here all strides are 1, so
+# every jump is 1, and a 1x1 layer adds nothing. From one position on, the field grows to
 #
-# $$r = 1 + 0 + 2d + 2d + 0 = 1 + 4d$$
+# $$1 + 0 + 2d + 2d + 0 = 1 + 4d$$
 
 
 # %%
@@ -243,8 +244,9 @@ figure
 # | last layer | $C^2/r + C$ | $C/r + 1$ |
 # | batch normalisation | $2C$ | $2$ |
 #
-# Unlike lesson 13's, the spatial branch works at every position: $HW\,(C^2/r + 18\,(C/r)^2 + C/r)$
-# multiplications. ResNet-50 has three bottlenecks between its four stages:
+# The channel branch needs $2\, C^2/r$ multiplications, once for the whole map, as in lesson 13. The spatial branch
+# works at every position: $HW\,(C^2/r + 18\,(C/r)^2 + C/r)$. The last product, $(1 + M) \odot x$, adds $HW\, C$.
+# ResNet-50 has three bottlenecks between its four stages:
 
 
 # %%
@@ -257,7 +259,7 @@ def bam_parameters(C, r=16):
 
 def multiplications(C, size, r=16):
     k = C // r
-    return size * size * (C * k + 18 * k * k + k + C) + 2 * C * k  # + C: the last product
+    return 2 * C * k + size**2 * (C * k + 18 * k * k + k) + size**2 * C
 
 
 places = [(256, 56), (512, 28), (1024, 14)]  # channels and size in front of each bottleneck
@@ -393,7 +395,8 @@ print(report)
 viz.draw_gradcheck(report)
 
 # %% [markdown]
-# *Figure 3. By the rules, measured, and the error, which is dark throughout.*
+# *Figure 3. By the rules, measured, and the error, which is dark throughout. Grey bars stand between the images and
+# the channels.*
 #
 # Now a mistake that is easy to make: the branch began with a *mean* over positions, so someone takes the
 # mean on the way back, too. But `u` was repeated by broadcasting here, and nothing was averaged.
@@ -472,8 +475,8 @@ assert np.ptp(on_digits["with BAM"]) > abs(means[1] - means[0])
 # *Figure 5. A dot is one seed, the bar their mean. The two overlap.*
 #
 # The seeds of one arm differ by more than the means of the arms. Whether BAM helps here cannot be told from this:
-# with one epoch more, and five seeds, the mean without it came out ahead. As in lesson 13, the plain digits leave little to decide: one
-# digit stands in the middle, and everything on it counts.
+# with one epoch more, and five seeds, the mean without it came out ahead. As in lesson 13, the plain digits leave
+# little to decide: one digit stands in the middle, and everything on it counts.
 
 # %% [markdown]
 # ### What each branch is for
@@ -624,6 +627,7 @@ for arrange, right, other in questions:
     print(f"{arrange.__name__:12} ahead with the {right} branch: {won.sum()} of {len(won)} seeds")
     assert won.all()
 assert (np.array(accuracies[as_places, "both"]) < accuracies[as_places, "spatial"]).all()
+assert (np.array(accuracies[as_places, "channel"]) < accuracies[as_places, "none"]).all()
 
 # %% [markdown]
 # *Figure 7. The ablation. Left the question is what counts: the channel branch helps, alone and beside the
@@ -633,8 +637,9 @@ assert (np.array(accuracies[as_places, "both"]) < accuracies[as_places, "spatial
 # Neither branch can do the other's work. A mean over all positions cannot say which quarter is bright, and
 # one map for all channels cannot turn down a single one of them. The sum helps in both arrangements, without
 # being told which it is. It has its price: among the places the spatial branch alone is a little better than
-# both, on each of the seeds. A likely reason: a branch that has nothing to say is not
-# quite silent, and what it says is noise in the sum. So do not expect the sum to win where one question alone is asked.
+# both, on each of the seeds, and the channel branch alone is even behind no branch at all. A likely reason: a
+# branch that has nothing to say is not quite silent, and what it says is noise in the map. So do not expect the
+# sum to win where one question alone is asked.
 #
 # How much a branch gains depends on the settings. Four were tried, and these are the ones in which the two
 # questions come apart most clearly; seven seeds agree with the three that are shown. With one module in place
