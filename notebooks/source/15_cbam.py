@@ -159,7 +159,7 @@ viz.show_attention(photo, relative, ["x", "what: s x", "where: t s x"], label="m
 # k_{i\delta\epsilon}\; q_{n,\,i,\,h+\delta,\,w+\epsilon}, \qquad
 # t = \sigma(u) \quad (N, H, W), \qquad y_{nchw} = t_{nhw}\, x'_{nchw}$$
 #
-# Outside the map $q$ counts as zero, so that $u$ has its size.
+# Outside the map $q$ counts as zero, so that $u$ has its size (and below, $du$ counts as zero there too).
 
 # %% [markdown]
 # ### Two things that are new on the way back
