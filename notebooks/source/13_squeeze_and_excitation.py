@@ -22,9 +22,9 @@ import numpy as np
 import minitorch_attn as mt
 import minitorch_attn.functional as F
 from minitorch_attn import nn, optim, viz
-from minitorch_attn.attention import SqueezeExcitation
+from minitorch_attn.attention import ECA, ChannelSpatialSE, SqueezeExcitation
 from minitorch_attn.data import DataLoader, TensorDataset, digits
-from minitorch_attn.models import SEBlock, se_resnet
+from minitorch_attn.models import SEBlock, SENetBlock, se_googlenet, se_resnet, se_resnext50_32x4d
 from minitorch_attn.training import evaluate, fit
 
 mt.set_default_dtype("float64")
@@ -386,9 +386,9 @@ viz.show_images(pictures.reshape(8, 8, 8), [f"mean {m:.2f}" for m in means], col
 # *Figure 6. Two inputs, one in each row. By eye it is hard to say which of the four pictures is the
 # brightest; their means say it clearly.*
 #
-# The network: a convolution that keeps the four pictures apart (4 groups of 6 channels each), then
-# two that halve the image, then a linear layer. Behind each of the first two convolutions there is
-# a place for a gate. Three arms:
+# The network: a convolution that keeps the four pictures apart (4 groups of 8 channels each), a
+# place for a gate, a second convolution, a linear layer. Both convolutions halve the image. Three
+# arms:
 #
 # - **no gate**: nothing there;
 # - **local gate**: the same weights $W_1, W_2$, but without the squeeze: every position makes its own
@@ -414,24 +414,22 @@ def convolution(in_channels, out_channels, stride=1, groups=1):
 
 
 def reader(gate):
-    """A network for pictures (N, 4, 8, 8); `gate()` makes what stands behind a convolution."""
+    """A network for pictures (N, 4, 8, 8), with a gate behind its first convolution."""
     return nn.Sequential(
-        convolution(4, 24, groups=4),
-        gate(),
-        convolution(24, 24, stride=2),
-        gate(),
-        convolution(24, 24, stride=2),
+        convolution(4, 32, stride=2, groups=4),
+        gate,
+        convolution(32, 32, stride=2),
         nn.Flatten(),
-        nn.Linear(24 * 2 * 2, 10),
+        nn.Linear(32 * 2 * 2, 10),
     )
 
 
-def train_reader(build, seed, count, epochs):
+def train_reader(build, seed, epochs=4):
     """Train a network from a seed; return it and its accuracy on 1000 unseen inputs, in %."""
     mt.manual_seed(seed)
     model = build()
-    optimizer = optim.Adam(model.parameters(), lr=5e-3)
-    x, digit, _ = brightest("train", count, seed)
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+    x, digit, _ = brightest("train", 2000, seed)
     loader = DataLoader(TensorDataset(x, digit), batch_size=32, shuffle=True, generator=seed)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
     fit(
@@ -447,34 +445,43 @@ def train_reader(build, seed, count, epochs):
     return model, 100 * evaluate(model, [(mt.tensor(x), mt.tensor(digit))])["accuracy"]
 
 
+def show_runs(arms):
+    for arm, runs in arms.items():
+        print(
+            f"{arm:10}", "  ".join(f"{run:.1f} %" for run in runs), f"  mean {np.mean(runs):.1f} %"
+        )
+
+
 # %%
 gates = {
     "no gate": nn.Identity,
-    "local gate": lambda: LocalGate(24, reduction=2),
-    "SE": lambda: SqueezeExcitation(24, reduction=2),
+    "local gate": lambda: LocalGate(32, reduction=2),
+    "SE": lambda: SqueezeExcitation(32, reduction=2),
 }
 readers = {
-    arm: [train_reader(lambda gate=gate: reader(gate), seed, 2000, 6) for seed in SEEDS]
+    arm: [train_reader(lambda gate=gate: reader(gate()), seed) for seed in SEEDS]
     for arm, gate in gates.items()
 }
 on_brightest = {arm: [accuracy for _, accuracy in runs] for arm, runs in readers.items()}
-for arm, runs in on_brightest.items():
-    print(f"{arm:10}", "  ".join(f"{run:.1f} %" for run in runs), f"  mean {np.mean(runs):.1f} %")
+show_runs(on_brightest)
 
-assert min(on_brightest["SE"]) > max(on_brightest["local gate"]) > max(on_brightest["no gate"])
+assert min(on_brightest["SE"]) > max(on_brightest["local gate"])
+assert (np.array(on_brightest["local gate"]) > on_brightest["no gate"]).all()
+bare, local, whole = (np.mean(runs) for runs in on_brightest.values())
+assert local - bare < (whole - bare) / 2
 
 # %%
 viz.plot_arms(on_brightest, label="accuracy on unseen inputs, %")
 
 # %% [markdown]
 # *Figure 7. Here the module helps: every run with it beats every run without. The local gate, with the
-# same number of parameters, brings only a small part of that: what helps is the view of the whole.*
+# same number of parameters, brings less than half of that: what helps most is the view of the whole.*
 
 # %% [markdown]
 # ### What the gates learned
 #
-# A forward hook reads the gates of the first module. We average them over the inputs in which
-# picture 0 was the brightest, then picture 1, and so on, and over the six channels of each group.
+# A forward hook reads the gates. We average them over the inputs in which
+# picture 0 was the brightest, then picture 1, and so on, and over the eight channels of each group.
 
 # %%
 model, _ = readers["SE"][0]
@@ -488,7 +495,7 @@ with mt.no_grad():
     model(mt.tensor(x))
 handle.remove()
 
-s = seen[0].reshape(1000, 4, 6).mean(axis=2)  # (inputs, group of channels)
+s = seen[0].reshape(1000, 4, 8).mean(axis=2)  # (inputs, group of channels)
 mean_gate = np.stack([s[told == picture].mean(axis=0) for picture in range(4)])
 figure, ax = viz.panels(1, 1, width=5.5, height=3)
 viz.show_channel_weights(
@@ -566,68 +573,143 @@ assert all(unchanged)
 # do differ from class to class. Our two blocks on ten digits do not show that.
 
 # %% [markdown]
+# ### How narrow may the bottleneck be?
+#
+# The reduction $r$ is a price: the module has $2 C^2 / r$ weights. On ImageNet hardly anything
+# depends on it; from $r = 2$ to $r = 16$ the paper's errors are alike (table 10). Here $C = 32$, and
+# the bottleneck of $C / r$ units becomes narrow.
+
+# %%
+bottlenecks = {"r = 2": on_brightest["SE"]}
+for r in 4, 8, 16:
+    bottlenecks[f"r = {r}"] = [
+        train_reader(lambda r=r: reader(SqueezeExcitation(32, reduction=r)), seed)[1]
+        for seed in SEEDS
+    ]
+for r in 2, 4, 8, 16:
+    weights = sum(p.numel() for p in SqueezeExcitation(32, reduction=r).parameters())
+    print(f"r = {r:2}: {32 // r:2} units, {weights:4} weights")
+    assert weights == 2 * 32 * 32 // r
+show_runs(bottlenecks)
+
+# %%
+wide, middle, narrow, narrowest = np.array(list(bottlenecks.values()))  # by seed
+assert (wide > narrow).all() and (wide > narrowest).all()
+assert np.ptp(middle) > 2 * np.ptp(wide) and abs(middle.mean() - wide.mean()) < 5
+viz.plot_arms(bottlenecks, label="accuracy on unseen inputs, %")
+
+# %% [markdown]
+# *Figure 10. With 16 units the module is ahead of itself with 4 and with 2 on every seed. With 8 units
+# it is a matter of luck: as good as with 16, or little better than no gate.*
+#
+# So here the ratio matters, and not because 16 is a large number in itself: on ImageNet $r = 16$ leaves
+# 16 units at the narrowest place of ResNet-50 and 128 at the widest, here it leaves two. They would have
+# to tell which of four pictures is the brightest, and any of them whose ReLU falls silent is lost. With
+# few channels take a small $r$.
+
+# %% [markdown]
+# ### Mean or maximum?
+#
+# The squeeze might take the greatest value of each channel in place of the mean. On ImageNet the
+# maximum does a little worse (table 11). Which of the two can tell the brightest picture at all? No
+# network is needed to find out. For comparison, a second kind of input: instead of the whole picture,
+# a single random pixel is brighter, by 2.
+
+# %%
+x, _, told = brightest("test", 1000, seed=8)
+spark, rng = x.copy(), np.random.default_rng(8)
+image, row, column = np.arange(1000), rng.integers(8, size=1000), rng.integers(8, size=1000)
+spark[image, told] -= 0.2
+spark[image, told, row, column] += 2
+
+found = {}
+for name, inputs in {"all pixels brighter": x, "one pixel brighter": spark}.items():
+    for squeeze in np.mean, np.max:
+        hits = (squeeze(inputs, axis=(2, 3)).argmax(axis=1) == told).mean()
+        found[name, squeeze.__name__] = 100 * hits
+        print(f"{name:20} found by the {squeeze.__name__:4} in {100 * hits:.0f} %")
+
+assert min(found["all pixels brighter", "mean"], found["one pixel brighter", "max"]) > 99
+assert max(found["all pixels brighter", "max"], found["one pixel brighter", "mean"]) < 80
+
+# %% [markdown]
+# Each squeeze always finds the one cue, and often misses the other. In our task all pixels are brighter.
+# So the module should do worse with a maximum:
+
+# %%
+squeezes = {"no gate": on_brightest["no gate"], "maximum": [], "mean": on_brightest["SE"]}
+for seed in SEEDS:
+    _, accuracy = train_reader(
+        lambda: reader(SqueezeExcitation(32, reduction=2, squeeze="max")), seed
+    )
+    squeezes["maximum"].append(accuracy)
+show_runs(squeezes)
+assert max(squeezes["maximum"]) < min(squeezes["mean"])
+assert abs(np.mean(squeezes["maximum"]) - np.mean(squeezes["no gate"])) < 3
+
+# %%
+viz.plot_arms(squeezes, label="accuracy on unseen inputs, %")
+
+# %% [markdown]
+# *Figure 11. Every run with the mean is ahead of every run with the maximum, which gains nothing over no
+# gate that three seeds could show.*
+#
+# Which squeeze is right is a question to the task. CBAM (lesson 15) takes both.
+
+# %% [markdown]
 # ### Four places in a residual block
 #
 # Let $R(x)$ be the residual branch of a block (convolution, batch normalisation, ReLU, convolution,
-# batch normalisation). The paper tries the module in four places:
+# batch normalisation), and $S(x)$ its shortcut: $x$ itself, or a 1x1 convolution with batch
+# normalisation where the shape changes. The paper tries the module in four places (figure 5):
 #
 # | placement | the block |
 # |---|---|
-# | standard | $y = \max(\mathrm{SE}(R(x)) + x,\ 0)$ |
-# | pre | $y = \max(R(\mathrm{SE}(x)) + x,\ 0)$ |
-# | post | $y = \mathrm{SE}(\max(R(x) + x,\ 0))$ |
-# | identity | $y = \max(R(x) + \mathrm{SE}(x),\ 0)$ |
+# | standard | $y = \max(\mathrm{SE}(R(x)) + S(x),\ 0)$ |
+# | pre | $y = \max(R(\mathrm{SE}(x)) + S(x),\ 0)$ |
+# | post | $y = \mathrm{SE}(\max(R(x) + S(x),\ 0))$ |
+# | identity | $y = \max(R(x) + \mathrm{SE}(S(x)),\ 0)$ |
 #
-# On ImageNet standard, pre and identity come out alike, and post is worse. We try them on the
-# brightest picture, with one such block behind a convolution that keeps the pictures apart.
+# On ImageNet standard, pre and identity come out alike, and post is worse (table 14). We try them on
+# the brightest picture: such a block takes the place of our second convolution.
 
 
 # %%
 def residual_reader(placement):
-    reduction = None if placement == "none" else 2
-    kind = "standard" if placement == "none" else placement
+    """The network with a residual block; `placement` None leaves its module out."""
+    with_module = {} if placement is None else {"reduction": 2, "placement": placement}
     return nn.Sequential(
-        convolution(4, 24, stride=2, groups=4),
-        SEBlock(24, 24, reduction=reduction, placement=kind),
+        convolution(4, 32, stride=2, groups=4),
+        SEBlock(32, 32, stride=2, **{"reduction": None, **with_module}),
         nn.Flatten(),
-        nn.Linear(24 * 4 * 4, 10),
+        nn.Linear(32 * 2 * 2, 10),
     )
 
 
 placements = {
-    placement: [
-        train_reader(lambda p=placement: residual_reader(p), seed, 1500, 6)[1] for seed in SEEDS
+    placement or "none": [
+        train_reader(lambda p=placement: residual_reader(p), seed)[1] for seed in SEEDS
     ]
-    for placement in ("none", "standard", "pre", "post", "identity")
+    for placement in (None, "standard", "pre", "post", "identity")
 }
-for placement, runs in placements.items():
-    print(
-        f"{placement:9}", "  ".join(f"{run:.1f} %" for run in runs), f"  mean {np.mean(runs):.1f} %"
-    )
-
-per_seed = np.array(list(placements.values()))  # (placement, seed)
-none, standard, pre, post, identity = per_seed
-assert (np.stack([standard, pre, post]) > none).all() and (pre > standard).all()
-assert pre.mean() == per_seed.mean(axis=1).max()
-assert (identity < none).any() and (identity > none).any()
+show_runs(placements)
 
 # %%
+none, standard, pre, post, identity = np.array(list(placements.values()))  # by seed
+others = np.stack([none, standard, post, identity])
+assert (pre > others).all()
+assert pre.mean() - others.mean() > np.ptp(others.mean(axis=1))
 viz.plot_arms(placements, label="accuracy on unseen inputs, %")
 
 # %% [markdown]
-# *Figure 10. The seeds differ much, so compare seed by seed, in the rows above: pre, standard and post
-# are ahead of no module on each of them, and pre ahead of standard. Identity gains on one seed and
-# loses on others.*
+# *Figure 12. In front of the block the module helps, on every seed. In the three other places it makes
+# no difference of that size.*
 #
-# Three seeds do not tell more than that: with other seeds post comes level with pre, or identity gains.
-# The paper's order does not show here.
-#
-# There is a reason why pre should do well. In front of the block, each group of channels still belongs
-# to one picture: to turn the group down is to turn the picture down. Behind two convolutions that see
-# all channels, every channel is a mixture of four pictures; a gate can turn mixtures up and down there,
-# but no single picture. On the shortcut the pictures are apart, too; but there the gate leaves the
-# residual branch as it is, which reads all four. *A gate can only choose between what the channels hold
-# apart.*
+# There is a reason. In front of the block, each group of channels still belongs to one picture: to turn
+# the group down is to turn the picture down. Behind the convolutions of the branch or of the shortcut,
+# which see all channels, every channel is a mixture of four pictures. A gate can turn mixtures up and
+# down there, but no single picture. *A gate can only choose between what the channels hold apart.* (The
+# paper's order, in which post alone falls behind, does not show here.)
 
 # %% [markdown]
 # ## Paper and code
@@ -637,12 +719,80 @@ viz.plot_arms(placements, label="accuracy on unseen inputs, %")
 # | biases in the two linear layers | none: "removing the biases ... facilitates the modelling of channel dependencies" (section 6) | there | `bias=False`, can be set |
 # | the two layers | linear layers on $z$ | 1x1 convolutions on $z$ as a 1x1 image, the same arithmetic | linear layers |
 # | reduction | $r = 16$ | $r = 16$ | `reduction=16`; smaller for few channels |
+# | squeeze, gate | mean and sigmoid; maximum, tanh and ReLU tried | mean and sigmoid | `squeeze="avg"`, `gate="sigmoid"`, can be set |
 # | place in a residual block | end of the branch, before the addition | the same, scaling and addition in one step | four placements |
 #
 # Two traps. With $r = 16$ and 16 channels only one hidden unit is left, and while its ReLU is silent
 # for all images, its weights get no gradient and the gates stay at one half. And in the standard place
 # $z$ is the mean of a batch-normalised map, which is close to that channel's shift for every image: at
 # first the gate has little to go by.
+#
+# ### The networks of the paper
+#
+# The module fits wherever there are channels: behind each Inception module, whose branches are
+# concatenated first, or at the end of each residual branch of a ResNeXt. With biases, as released:
+
+# %%
+for build in se_googlenet, se_resnext50_32x4d:
+    model = build()
+    inside = [m for m in model.modules() if isinstance(m, SqueezeExcitation)]
+    share = sum(p.numel() for m in inside for p in m.parameters())
+    total = sum(p.numel() for p in model.parameters())
+    print(f"{build.__name__:18} {total:,} parameters, {share:,} of them in {len(inside)} modules")
+
+# %% [markdown]
+# SENet-154, of the entry that won ILSVRC 2017, is the `senet154` of `minitorch_attn.models`: a
+# ResNeXt-152 with a module in each block, and with 115,088,984 parameters too large to be made here. Its
+# stem is three 3x3 convolutions of 64, 64 and 128 channels in place of one 7x7. In its blocks, the first
+# convolution makes half as many channels as the second, and a shortcut that halves the image is a 3x3
+# convolution. This is one of them, the first of its second stage:
+
+# %%
+block = SENetBlock(256, 128, stride=2, attention=lambda C: SqueezeExcitation(C, bias=True))
+assert block.conv1.out_channels == block.conv2.out_channels // 2
+assert block.downsample[0].kernel_size == (3, 3)
+block
+
+# %% [markdown]
+# ### What came after
+#
+# **scSE** (Roy, Navab, Wachinger 2018), made for segmentation, asks not only *what* but also *where*:
+# beside the gates $s_{nc}$ stands a gate for each position, one for all channels,
+#
+# $$q_{nhw} = \sigma\Bigl(\sum_c w_c \, x_{nchw}\Bigr), \qquad
+# y_{nchw} = s_{nc} \, x_{nchw} + q_{nhw} \, x_{nchw}$$
+#
+# at the price of $C$ weights more. (The authors' program takes the greater of the two products instead of
+# their sum; the library has both.)
+
+# %%
+x = np.random.default_rng(2).normal(size=(2, 8, 5, 5))
+scse = ChannelSpatialSE(8, reduction=2, combine="sum")
+w1, w2 = scse.channel.fc1.weight.data, scse.channel.fc2.weight.data
+w = scse.spatial.conv.weight.data.reshape(1, 8, 1, 1)
+
+weighed, _ = squeeze_excite(x, w1, w2)  # the primitive from above
+q = 1 / (1 + np.exp(-(w * x).sum(axis=1, keepdims=True)))  # (N, 1, H, W)
+print("scSE agrees:", np.allclose(scse(x).data, weighed + q * x))
+assert sum(p.numel() for p in scse.parameters()) == 2 * 8 * 8 // 2 + 8
+
+# %% [markdown]
+# **ECA** (Wang and others 2020) does without the bottleneck. Each gate is made from the means of a
+# channel and its neighbours, by $k$ weights that all channels share: a convolution along the channels,
+#
+# $$s_{nc} = \sigma\Bigl(\sum_{m=1}^{k} w_m \, z_{n,\, c + m - (k+1)/2}\Bigr)$$
+#
+# with zeros beyond the first and the last channel. The number $k$ is odd and grows with $\log_2 C$: 3 for
+# 64 channels, 5 for 256. So it costs 5 weights where squeeze and excitation with $r = 16$ has 8192.
+
+# %%
+eca = ECA(8)
+(w,) = eca.conv.weight.data[0]  # k = 3 numbers
+z = np.pad(x.mean(axis=(2, 3)), [(0, 0), (1, 1)])
+s = 1 / (1 + np.exp(-(w[0] * z[:, :-2] + w[1] * z[:, 1:-1] + w[2] * z[:, 2:])))
+print("ECA agrees:", np.allclose(eca(x).data, s[:, :, None, None] * x))
+print("weights at 64 and 256 channels:", [ECA(C).conv.weight.numel() for C in (64, 256)])
+assert sum(p.numel() for p in SqueezeExcitation(256).parameters()) == 8192
 
 # %% [markdown]
 # ## Predict before you run
@@ -707,9 +857,9 @@ print(f"largest slope: {(s * (1 - s)).max():.2f}, at v = {v[(s * (1 - s)).argmax
 # 1. **squeeze**: the mean of every channel, with its rule.
 # 2. **excite**: from the means to the gates.
 # 3. **scale**: the product, with both of its rules.
-# 4. **extra_parameters**: count the weights that a network gains.
-# 5. **squeeze_excite**: all three steps in one, with the rules of all three inputs.
-# 6. **SqueezeExcitation**: the module.
+# 4. **squeeze_excite**: all three steps in one, with the rules of all three inputs.
+# 5. **SqueezeExcitation**: the module.
+# 6. **place**: the module in a residual block, in each of the four places.
 
 # %% [markdown]
 # ## What to remember
@@ -720,6 +870,7 @@ print(f"largest slope: {(s * (1 - s)).max():.2f}, at v = {v[(s * (1 - s)).argmax
 # - It costs $2C^2/r$ weights, and as many multiplications for each image.
 # - It helps where the image as a whole decides which channels count, and where the channels still
 #   hold apart what is to be chosen between. On plain digits it made no difference.
+# - With few channels take a small $r$; and see that the squeeze can tell what the gates need to know.
 
 # %% [markdown]
 # ## Sources
@@ -728,3 +879,7 @@ print(f"largest slope: {(s * (1 - s)).max():.2f}, at v = {v[(s * (1 - s)).argmax
 #   (first at CVPR 2018): equations 2 to 5; tables 10 to 14; figure 5 for the placements.
 # - K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, CVPR 2016: the
 #   residual block.
+# - A. G. Roy, N. Navab, C. Wachinger, *Concurrent Spatial and Channel Squeeze & Excitation in Fully
+#   Convolutional Networks*, MICCAI 2018: scSE.
+# - Q. Wang, B. Wu, P. Zhu, P. Li, W. Zuo, Q. Hu, *ECA-Net: Efficient Channel Attention for Deep
+#   Convolutional Neural Networks*, CVPR 2020: ECA, and the rule for $k$ (section 3.3).

@@ -93,26 +93,7 @@ def scale(x, s):
 check("13.scale", scale)
 
 # %% [markdown]
-# ## 4. What it costs
-#
-# A network consists of stages, given as pairs (blocks, channels); every block gets one module
-# without biases. How many weights does that add? For one block of 64 channels and a reduction of 16
-# it is 512. You may assume that the reduction divides the channels.
-
-
-# %% exercise="extra_parameters"
-def extra_parameters(stages, reduction):
-    """Weights that squeeze and excitation adds, e.g. extra_parameters([(3, 256), (4, 512)], 16)."""
-    ### BEGIN SOLUTION
-    return sum(2 * blocks * channels * channels // reduction for blocks, channels in stages)
-    ### END SOLUTION
-
-
-# %% check="extra_parameters" points=1
-check("13.extra_parameters", extra_parameters)
-
-# %% [markdown]
-# ## 5. The whole, with its rules
+# ## 4. The whole, with its rules
 #
 # Now all three steps in one primitive: `return y, (vjp_x, vjp_w1, vjp_w2)`. Remember that `x` reaches
 # the output on two paths.
@@ -154,7 +135,7 @@ def squeeze_excite(x, w1, w2):
 check("13.squeeze_excite", squeeze_excite)
 
 # %% [markdown]
-# ## 6. The module
+# ## 5. The module
 #
 # The same as an `nn.Module`, put together from parts that have their rules: `nn.Linear`, `F.relu`,
 # `F.sigmoid` and the methods of tensors (which say `dim=` where NumPy says `axis=`). Call the two linear
@@ -183,3 +164,38 @@ class SqueezeExcitation(nn.Module):
 
 # %% check="SqueezeExcitation" points=3
 check("13.SqueezeExcitation", SqueezeExcitation)
+
+# %% [markdown]
+# ## 6. Its place in a residual block
+#
+# A residual block has a branch $R$ and adds $x$ to what the branch makes. The module can stand in four
+# places:
+#
+# | placement | the block |
+# |---|---|
+# | standard | $y = \max(\mathrm{SE}(R(x)) + x,\ 0)$ |
+# | pre | $y = \max(R(\mathrm{SE}(x)) + x,\ 0)$ |
+# | post | $y = \mathrm{SE}(\max(R(x) + x,\ 0))$ |
+# | identity | $y = \max(R(x) + \mathrm{SE}(x),\ 0)$ |
+#
+# `residual` and `attention` are functions of an array (N, C, H, W), and give one of the same shape. For
+# example, with `residual = lambda x: 3 * x` and `attention = lambda x: x / 2`, an element 2 becomes 5 in
+# the standard place and 4 in "post". The output alone is asked here.
+
+
+# %% exercise="place"
+def place(x, residual, attention, placement):
+    """A residual block, x (N, C, H, W) -> y; placement: standard, pre, post or identity."""
+    ### BEGIN SOLUTION
+    if placement == "standard":
+        return np.maximum(attention(residual(x)) + x, 0)
+    if placement == "pre":
+        return np.maximum(residual(attention(x)) + x, 0)
+    if placement == "post":
+        return attention(np.maximum(residual(x) + x, 0))
+    return np.maximum(residual(x) + attention(x), 0)
+    ### END SOLUTION
+
+
+# %% check="place" points=2
+check("13.place", place)

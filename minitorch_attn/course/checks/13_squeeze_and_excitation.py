@@ -2,7 +2,7 @@ import numpy as np
 
 from minitorch_attn import functional as F
 from minitorch_attn import nn
-from minitorch_attn.course.exercise import Case, Exercise, module, rules
+from minitorch_attn.course.exercise import Case, Code, Exercise, module, rules
 
 # -- squeeze --------------------------------------------------------------------------------
 
@@ -221,61 +221,6 @@ def rules_swapped(x, s):
 )
 def wrong_axes(x, s):
     return x * s, (lambda dy: dy * s, lambda dy: (dy * x).sum(axis=(0, 1)))
-
-
-# -- extra_parameters -----------------------------------------------------------------------
-
-
-def extra_parameters_reference(stages, reduction):
-    return sum(2 * blocks * channels * channels // reduction for blocks, channels in stages)
-
-
-RESNET_50 = [(3, 256), (4, 512), (6, 1024), (3, 2048)]
-
-extra_parameters = Exercise(
-    "13.extra_parameters",
-    reference=extra_parameters_reference,
-    cases=[
-        Case("one block of 64 channels, r = 16", [(1, 64)], 16),
-        Case("two stages", [(2, 32), (1, 64)], 2),
-        Case("ResNet-50, r = 16", RESNET_50, 16),
-        Case("ResNet-50, r = 4", RESNET_50, 4),
-    ],
-    more=lambda rng: Case(
-        "other stages",
-        [(int(n), 16 * int(c)) for n, c in rng.integers(1, 9, size=(3, 2))],
-        int(rng.choice([2, 4, 8, 16])),
-    ),
-    hints=[
-        "One module has two weight matrices. How many numbers has each?",
-        "W1 is (C/r, C) and W2 is (C, C/r): together 2 * C * C / r.",
-    ],
-)
-
-
-@extra_parameters.mutant("There are two matrices in each module, W1 and W2: twice as many.")
-def one_matrix(stages, reduction):
-    return sum(blocks * channels * channels // reduction for blocks, channels in stages)
-
-
-@extra_parameters.mutant("Each block of a stage has a module of its own: multiply by the blocks.")
-def one_module_a_stage(stages, reduction):
-    return sum(2 * channels * channels // reduction for _, channels in stages)
-
-
-@extra_parameters.mutant("The hidden layer has C / r units, so r divides once, not twice.")
-def divided_twice(stages, reduction):
-    return sum(2 * n * (channels // reduction) ** 2 for n, channels in stages)
-
-
-@extra_parameters.mutant("The reduction is an argument; you divided by 16 whatever it is.")
-def always_sixteen(stages, reduction):
-    return sum(2 * n * channels * channels // 16 for n, channels in stages)
-
-
-@extra_parameters.mutant("You counted biases too; the two layers here have none.")
-def with_biases(stages, reduction):
-    return sum(n * (2 * c * c // reduction + c // reduction + c) for n, c in stages)
 
 
 # -- squeeze_excite -------------------------------------------------------------------------
@@ -514,3 +459,118 @@ class relu_missing(SqueezeExcitationReference):
 class with_a_shortcut(SqueezeExcitationReference):
     def forward(self, x):
         return x + super().forward(x)
+
+
+# -- place ----------------------------------------------------------------------------------
+
+
+def place_reference(x, residual, attention, placement):
+    if placement == "standard":
+        return np.maximum(attention(residual(x)) + x, 0)
+    if placement == "pre":
+        return np.maximum(residual(attention(x)) + x, 0)
+    if placement == "post":
+        return attention(np.maximum(residual(x) + x, 0))
+    return np.maximum(residual(x) + attention(x), 0)
+
+
+BRANCH = Code("lambda x: 1 - 2 * x[:, ::-1]")
+HALF = Code("lambda x: x / 2")
+GATED = Code("lambda x: x / (1 + np.exp(-x.mean(axis=(2, 3), keepdims=True)))")
+PLACEMENTS = ("standard", "pre", "post", "identity")
+
+
+def _placed(label, x, attention, placement):
+    return Case(f"{label}, {placement}", x, BRANCH, attention, placement)
+
+
+place = Exercise(
+    "13.place",
+    reference=place_reference,
+    cases=[
+        *(_placed("a half", np.array([[[[2.0]], [[-1.0]]]]), HALF, p) for p in PLACEMENTS),
+        *(_placed("gates of the mean", _images(2, 3, 2, 2), GATED, p) for p in PLACEMENTS),
+    ],
+    more=lambda rng: _placed(
+        "any shape", rng.normal(size=rng.integers(1, 4, size=4)), GATED, str(rng.choice(PLACEMENTS))
+    ),
+    hints=[
+        "Write the block without the module first: `np.maximum(residual(x) + x, 0)`. In each "
+        "placement one thing of it is handed through `attention`. Which?",
+        "standard: what the branch gives. pre: what the branch is given. post: the block's output. "
+        "identity: the x that is added.",
+        "For example, pre is `np.maximum(residual(attention(x)) + x, 0)`: x is added as it came.",
+    ],
+)
+
+
+@place.mutant("In the standard place the module weighs the branch alone; you weighed the sum.")
+def sum_weighed(x, residual, attention, placement):
+    if placement == "standard":
+        return np.maximum(attention(residual(x) + x), 0)
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant("In the standard place the ReLU comes behind the addition; yours is before it.")
+def relu_before_the_addition(x, residual, attention, placement):
+    if placement == "standard":
+        return np.maximum(attention(residual(x)), 0) + x
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant("In pre the branch alone sees what was weighed; the x that is added is as it came.")
+def shortcut_weighed_in_pre(x, residual, attention, placement):
+    if placement == "pre":
+        weighed = attention(x)
+        return np.maximum(residual(weighed) + weighed, 0)
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant("In post the module comes last, behind the ReLU; the ReLU changes the means it sees.")
+def relu_last_in_post(x, residual, attention, placement):
+    if placement == "post":
+        return np.maximum(attention(residual(x) + x), 0)
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant("In identity the module weighs the x that is added, not what the branch gives.")
+def branch_weighed_in_identity(x, residual, attention, placement):
+    if placement == "identity":
+        return np.maximum(attention(residual(x)) + x, 0)
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant("In identity the branch gets x as it came; you gave it the weighed x too.")
+def branch_sees_weighed_in_identity(x, residual, attention, placement):
+    if placement == "identity":
+        weighed = attention(x)
+        return np.maximum(residual(weighed) + weighed, 0)
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant("Pre and standard are in each other's place: pre stands in front of the branch.")
+def pre_behind_the_branch(x, residual, attention, placement):
+    swapped = {"pre": "standard", "standard": "pre"}.get(placement, placement)
+    return place_reference(x, residual, attention, swapped)
+
+
+@place.mutant("x is missing: a residual block adds it to what the branch makes.")
+def without_the_shortcut(x, residual, attention, placement):
+    if placement == "standard":
+        return np.maximum(attention(residual(x)), 0)
+    if placement == "pre":
+        return np.maximum(residual(attention(x)), 0)
+    if placement == "post":
+        return attention(np.maximum(residual(x), 0))
+    return np.maximum(residual(x), 0)
+
+
+@place.mutant("The ReLU of the block is missing: max(..., 0).")
+def without_the_relu(x, residual, attention, placement):
+    if placement == "standard":
+        return attention(residual(x)) + x
+    if placement == "pre":
+        return residual(attention(x)) + x
+    if placement == "post":
+        return attention(residual(x) + x)
+    return residual(x) + attention(x)
