@@ -90,6 +90,14 @@ def test_the_outline_goes_to_where_is_read_and_the_view_shows_it():
     assert white[1] < white[0] < white[2] - 1000  # nothing, a small square, a large one
 
 
+def test_in_a_wide_image_the_outline_is_wide():
+    wide = np.zeros((1, 1, 8, 24))
+    grid = F.affine_grid(zoom(1.0)[None], size=(1, 1, 8, 24)).numpy()
+    drawn = animate_sampling(wide, grid[None], wide[None]).frames[0].astype(int)
+    height, width = np.ptp(np.argwhere((drawn[..., 0] > 200) & (drawn[..., 2] < 60)), axis=0)
+    assert 2.5 < width / height < 3.5  # of places: 23 by 7 pixels, and the ring
+
+
 def test_the_images_stay_and_titles_tell_the_moment():
     named = animate_sampling(IMAGES, GRIDS[:1].repeat(2, 0), VIEWS[:1].repeat(2, 0), ["a", "b"])
     changed = np.argwhere((named.frames[0] != named.frames[1]).any(axis=2))
