@@ -810,8 +810,8 @@ viz.plot_arms(outcomes, label="positions told rightly, %")
 
 # %%
 LEFT, RIGHT = (0, 1), (3, 4)
-anywhere, on_left = (figure_and_ground("train", 1200, 0, c)[0] for c in (range(SIDE), LEFT))
-ink = anywhere.sum(axis=2), on_left.sum(axis=2)  # of each digit, (1200, 25)
+anywhere, one_side = (figure_and_ground("train", 1200, 0, c)[0] for c in (range(SIDE), LEFT))
+ink = anywhere.sum(axis=2), one_side.sum(axis=2)  # of each digit, (1200, 25)
 assert not np.allclose(*ink) and np.allclose(*(np.sort(one, axis=1) for one in ink))
 
 shown = SEEDS[:2]
