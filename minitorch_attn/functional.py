@@ -89,7 +89,7 @@ from .ops.convolution import (
     conv_transpose2d,
     conv_transpose3d,
 )
-from .ops.dropout import dropout
+from .ops.dropout import dropout, dropout2d
 from .ops.einsum import einsum
 from .ops.folding import fold, unfold
 from .ops.indexing import (

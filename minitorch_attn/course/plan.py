@@ -137,6 +137,8 @@ BUILT_IN = {
     "training": 4,
     "functional.linear": 4,
     "functional.dropout": 4,
+    "functional.dropout2d": 7,
+    "nn.Dropout2d": 7,
     "functional.cross_entropy": 4,
     "functional.mse_loss": 4,
     "functional.l1_loss": 4,

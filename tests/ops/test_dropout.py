@@ -77,3 +77,45 @@ def test_an_empty_input_stays_empty():
 def test_p_must_be_a_probability(p):
     with pytest.raises(ValueError, match="^dropout: p is a probability, from 0 to 1"):
         F.dropout(mt.ones(3), p)
+
+
+# -- whole channels -------------------------------------------------------------------------------
+
+
+def test_channels_are_kept_or_dropped_as_a_whole():
+    y = F.dropout2d(mt.ones(100, 40, 3, 2), 0.25, generator=seeded()).numpy()
+    assert set(np.unique(y)) == {0, np.float32(1 / 0.75)}
+    np.testing.assert_array_equal(y, np.broadcast_to(y[:, :, :1, :1], y.shape))
+    kept = y[:, :, 0, 0] != 0
+    assert kept.mean() == pytest.approx(0.75, abs=5 * np.sqrt(0.25 * 0.75 / kept.size))
+
+
+def test_the_gradient_passes_where_the_channel_passed():
+    check_gradients(lambda x: F.dropout2d(x, 0.5, generator=seeded()), normal(3, 4, 2, 2))
+
+
+def test_dropout2d_does_nothing_without_training_and_all_with_p_of_one():
+    x = mt.tensor(normal(2, 3, 2, 2))
+    assert F.dropout2d(x, 0.5, training=False) is x
+    assert not F.dropout2d(x, 1.0).numpy().any()
+
+
+def test_the_layer_drops_channels_in_training_only():
+    layer, x = mt.nn.Dropout2d(0.5), mt.ones(20, 20, 2, 2)
+    mt.manual_seed(0)
+    y = layer(x).numpy()
+    mt.manual_seed(0)
+    np.testing.assert_array_equal(y, F.dropout2d(x, 0.5).numpy())
+    np.testing.assert_array_equal(layer.eval()(x).numpy(), x.numpy())
+    assert repr(layer) == "Dropout2d(0.5)"
+
+
+def test_dropout2d_refuses_what_does_not_fit():
+    with pytest.raises(
+        mt.ShapeError, match=r"dropout2d: needs an input \(N, C, H, W\), got \(3, 2"
+    ):
+        F.dropout2d(mt.ones(3, 2, 2))
+    with pytest.raises(ValueError, match="^dropout2d: p is a probability, from 0 to 1, not 2"):
+        F.dropout2d(mt.ones(1, 3, 2, 2), 2)
+    with pytest.raises(ValueError, match="^Dropout2d: p is a probability"):
+        mt.nn.Dropout2d(-1)

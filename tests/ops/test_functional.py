@@ -201,7 +201,7 @@ WITHOUT_GRADIENT = {
     "sign": call(MATRIX),
 }
 
-RANDOM = {"dropout"}  # tested with fixed noise in test_dropout.py
+RANDOM = {"dropout", "dropout2d"}  # tested with fixed noise in test_dropout.py
 
 PYTORCH_IS_ROUGH = {"hardsigmoid": 1e-7}  # it divides by 6 in float32, also in float64
 
