@@ -103,8 +103,12 @@ def run(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0; 1 if the numbers were not finite; 2 if the data are not to be had.
+        0; 1 if the numbers were not finite; 2 if the data are not to be had, or nothing that is to
+        be animated.
     """
+    if args.animate and not any(name.startswith("ST-") for name in args.models):
+        print("--animate: none of the models has a transformer", file=sys.stderr)
+        return 2
     try:
         if args.animate:
             require("matplotlib", extra="course", purpose="draw an animation")

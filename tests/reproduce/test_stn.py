@@ -88,6 +88,13 @@ def test_an_animation_that_cannot_be_saved_is_refused_before_training(name, caps
     assert "a .gif or .png, in a folder that is there" in capsys.readouterr().err
 
 
+def test_without_a_transformer_there_is_nothing_to_animate(tmp_path, capsys):
+    file = tmp_path / "reading.gif"
+    assert main([*QUICK, "--models", "FCN", "--animate", str(file)]) == 2
+    assert "none of the models has a transformer" in capsys.readouterr().err
+    assert not file.exists()
+
+
 def test_it_learns_and_the_same_arguments_give_the_same_error(capsys):
     chosen = ["--models", "FCN", "ST-FCN", "--limit", "1000", "--epochs", "4"]
     errors = []
