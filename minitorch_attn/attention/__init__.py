@@ -6,6 +6,7 @@ from .channel_spatial_se import ChannelSpatialSE, SpatialSE
 from .coordinate_attention import CoordinateAttention
 from .criss_cross import CrissCrossAttention
 from .double_attention import DoubleAttention
+from .dual_attention import ChannelSelfAttention, DualAttentionHead, PositionAttention
 from .eca import ECA
 from .efficient_attention import EfficientAttention
 from .external_attention import ExternalAttention
@@ -27,10 +28,12 @@ __all__ = [
     "CBAM",
     "ECA",
     "ChannelAttention",
+    "ChannelSelfAttention",
     "ChannelSpatialSE",
     "CoordinateAttention",
     "CrissCrossAttention",
     "DoubleAttention",
+    "DualAttentionHead",
     "EfficientAttention",
     "ExternalAttention",
     "GlobalContext",
@@ -38,6 +41,7 @@ __all__ = [
     "NonLocalBlock",
     "MultiheadAttention",
     "PatchEmbedding",
+    "PositionAttention",
     "ResidualAttentionModule",
     "ScaledDotProductAttention",
     "SelectiveKernel",

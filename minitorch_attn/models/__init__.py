@@ -12,6 +12,7 @@ from .cifar_resnet import (
     resnet110,
     resnet1202,
 )
+from .danet import DANet, DilatedResNet, danet_resnet50, danet_resnet101
 from .densenet import (
     DenseNet,
     cifar_densenet,
@@ -93,8 +94,10 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "CifarResNet",
+    "DANet",
     "DPN",
     "DenseNet",
+    "DilatedResNet",
     "GoogLeNet",
     "InceptionV3",
     "MobileNetV1",
@@ -126,6 +129,8 @@ __all__ = [
     "cifar_densenet",
     "cifar_resnet",
     "cifar_resnext",
+    "danet_resnet101",
+    "danet_resnet50",
     "densenet121",
     "densenet161",
     "densenet169",
