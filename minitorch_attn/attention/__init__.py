@@ -1,5 +1,6 @@
 """Attention modules of the literature, one file per mechanism, named after it."""
 
+from .additive import AdditiveAttention
 from .bam import BAM
 from .cbam import CBAM, ChannelAttention, SpatialAttention
 from .channel_spatial_se import ChannelSpatialSE, SpatialSE
@@ -13,6 +14,7 @@ from .external_attention import ExternalAttention
 from .global_context import GlobalContext
 from .linear_attention import LinearAttention
 from .multi_head import MultiheadAttention
+from .multiplicative import MultiplicativeAttention
 from .non_local import NonLocalBlock
 from .patch_embedding import PatchEmbedding
 from .residual_attention import ResidualAttentionModule
@@ -27,6 +29,7 @@ __all__ = [
     "BAM",
     "CBAM",
     "ECA",
+    "AdditiveAttention",
     "ChannelAttention",
     "ChannelSelfAttention",
     "ChannelSpatialSE",
@@ -40,6 +43,7 @@ __all__ = [
     "LinearAttention",
     "NonLocalBlock",
     "MultiheadAttention",
+    "MultiplicativeAttention",
     "PatchEmbedding",
     "PositionAttention",
     "ResidualAttentionModule",

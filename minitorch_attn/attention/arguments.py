@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from .. import nn
-from ..engine import ShapeError, Tensor
+from ..engine import ShapeError, Tensor, as_tensor
 from ..ops.arguments import integer
 
 
@@ -44,3 +45,28 @@ def reduced(module: nn.Module, channels: int, reduction: int) -> int:
             f"channels: take a reduction of at most {channels}"
         )
     return channels // reduction
+
+
+def check_look_up(
+    module: nn.Module, query: Any, memory: Any, mask: Any, query_size: int, memory_size: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Query (N, Dq), memory (N, L, Dm) and mask (N, L) or None as tensors that fit.
+
+    Raises a `ShapeError` in the module's name if they do not.
+    """
+    name = type(module).__name__
+    query, memory = as_tensor(query), as_tensor(memory)
+    N, L = memory.shape[:2] if memory.ndim == 3 else (None, None)
+    if query.shape != (N, query_size) or memory.shape != (N, L, memory_size):
+        raise ShapeError(
+            f"{name}: needs a query (N, {query_size}) and a memory (N, L, {memory_size}), got "
+            f"{query.shape} and {memory.shape}"
+        )
+    if mask is None:
+        return query, memory, None
+    mask = as_tensor(mask)
+    if mask.shape != (N, L):
+        raise ShapeError(
+            f"{name}: needs a mask (N, L) = {(N, L)}, true where it may look, got {mask.shape}"
+        )
+    return query, memory, mask

@@ -13,6 +13,7 @@ from .cifar_resnet import (
     resnet1202,
 )
 from .danet import DANet, DilatedResNet, danet_resnet50, danet_resnet101
+from .decoding import beam_search, greedy_decode
 from .densenet import (
     DenseNet,
     cifar_densenet,
@@ -125,6 +126,7 @@ __all__ = [
     "attention92",
     "auxiliary_cross_entropy",
     "bam_resnet",
+    "beam_search",
     "cifar_attention",
     "cifar_densenet",
     "cifar_resnet",
@@ -141,6 +143,7 @@ __all__ = [
     "dpn92",
     "dpn98",
     "googlenet",
+    "greedy_decode",
     "inception_v3",
     "mobilenet_v1",
     "mobilenet_v2",

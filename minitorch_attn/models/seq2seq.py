@@ -104,7 +104,8 @@ class Decoder(nn.Module):
     attention : callable, optional
         ``attention(query (N, hidden_size), memory (N, L, D), mask=(N, L)) -> context (N, D),
         weights (N, L)``. The mask is true where there is a token. A module is registered, and a
-        forward hook on it sees the weights of every step.
+        forward hook on it sees the weights of every step. If it has a method ``keys(memory)``, that
+        is called once a source, and each step is given the result as ``keys=``.
     attend : str
         "previous" or "current": which state asks.
 
@@ -166,7 +167,12 @@ class Decoder(nn.Module):
             Each with a first axis N.
         """
         state = {"hidden": F.tanh(self.bridge(summary)), "context": summary}
-        return state if self.attention is None else {**state, "memory": memory, "mask": mask}
+        if self.attention is None:
+            return state
+        state = {**state, "memory": memory, "mask": mask}
+        if hasattr(self.attention, "keys"):
+            state["keys"] = self.attention.keys(memory)
+        return state
 
     def forward(self, tokens: Any, state: State) -> tuple[Tensor, State]:
         """Scores for the tokens that follow each of some given ones.
@@ -216,7 +222,8 @@ class Decoder(nn.Module):
 
     def _look(self, query: Tensor, state: State) -> Tensor:
         assert self.attention is not None
-        context, _ = self.attention(query, state["memory"], mask=state["mask"])
+        keys = {"keys": state["keys"]} if "keys" in state else {}
+        context, _ = self.attention(query, state["memory"], mask=state["mask"], **keys)
         return context
 
     def _steps(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
