@@ -200,6 +200,12 @@ def test_scores_of_thousands_neither_overflow_nor_vanish(rising, monkeypatch):
     np.testing.assert_allclose(y.numpy(), np.broadcast_to(value[np.argmax(steps)], (5, 3)), 1e-6)
 
 
+def test_scores_far_below_zero_do_not_vanish(tiles):
+    query, key, value = np.ones((3, 1)), -2000.0 - np.arange(9)[:, None], normal(9, 3)
+    expected = weights_of(query, key) @ value
+    np.testing.assert_allclose(attend(query, key, value).numpy(), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("step", [1.0, 5.0, 15.0, 17.0, 40.0])
 def test_a_reference_that_the_scores_outgrow_is_exact(step, monkeypatch):
     set_tiles(monkeypatch, (2, 1))
