@@ -79,9 +79,10 @@ def gru(a, u, h):
     n = tanh(a + r u).
     """
     xp, D = array_module(a), h.shape[1]
-    gates = _sigmoid(a[:, : 2 * D] + u[:, : 2 * D])
-    r, z, u_n = gates[:, :D], gates[:, D:], u[:, 2 * D :]
-    n = np.tanh(a[:, 2 * D :] + r * u_n)
+    a_r, a_z, a_n = (a[:, k * D : (k + 1) * D] for k in range(3))
+    u_r, u_z, u_n = (u[:, k * D : (k + 1) * D] for k in range(3))
+    r, z = _sigmoid(a_r + u_r), _sigmoid(a_z + u_z)
+    n = np.tanh(a_n + r * u_n)
 
     def rule(dh):
         dn = dh * (1 - z) * (1 - n * n)
@@ -95,7 +96,8 @@ def gru(a, u, h):
 
 
 def _sigmoid(x):
-    return 0.5 * np.tanh(0.5 * x) + 0.5  # cannot overflow
+    with np.errstate(over="ignore"):  # an infinite exp(-x) rightly gives 1 / inf = 0
+        return 1 / (1 + np.exp(-x))
 
 
 # -- all steps -----------------------------------------------------------------------------------
