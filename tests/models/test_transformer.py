@@ -7,6 +7,7 @@ import minitorch_attn as mt
 import minitorch_attn.functional as F
 from minitorch_attn import nn, optim
 from minitorch_attn.models import Seq2SeqTransformer
+from minitorch_attn.models.decoding import beam_search
 
 from ..nn.parity import close
 from .networks import count
@@ -232,3 +233,16 @@ def test_its_stacks_are_those_of_nn():
     model = small()
     assert isinstance(model.encoder, nn.TransformerEncoder)
     assert isinstance(model.decoder, nn.TransformerDecoder)
+
+
+def test_beam_search_keeps_the_caches_of_the_sequences_that_it_keeps():
+    model = small()
+    beams = beam_search(model, SOURCE, LENGTHS, beam_size=3, max_length=6, length_penalty=0.0)
+    assert beams.tokens.shape[:2] == (3, 3)
+    for b in range(3):
+        written = beams.tokens[:, b]
+        before = np.concatenate([np.ones((3, 1), int), written[:, :-1]], axis=1)
+        log_p = F.log_softmax(model(SOURCE, before, LENGTHS), dim=-1).numpy()
+        of_written = np.take_along_axis(log_p, written[..., None], axis=2)[..., 0]
+        has_ended = np.cumsum(written == 2, axis=1) - (written == 2) > 0
+        np.testing.assert_allclose(beams.scores[:, b], (of_written * ~has_ended).sum(axis=1))
