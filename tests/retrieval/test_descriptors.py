@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+import minitorch_attn as mt
+from minitorch_attn.retrieval import GeM, gem, l2_normalized, mac, region_vectors, rmac, spoc
+
+from ..nn.parity import compare_modules, normal
+
+MAPS = np.abs(normal(2, 3, 6, 8)) + 0.01
+
+
+def test_mac_and_spoc_are_maximum_and_mean():
+    np.testing.assert_array_equal(mac(MAPS).numpy(), MAPS.max(axis=(2, 3)))
+    np.testing.assert_allclose(spoc(MAPS).numpy(), MAPS.mean(axis=(2, 3)))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, 6.5])
+def test_gem_is_the_papers_mean(p):
+    expected = (MAPS**p).mean(axis=(2, 3)) ** (1 / p)
+    np.testing.assert_allclose(gem(MAPS, p).numpy(), expected)
+
+
+def test_gem_goes_from_the_mean_to_the_maximum():
+    np.testing.assert_allclose(gem(MAPS, 1.0).numpy(), spoc(MAPS).numpy())
+    np.testing.assert_allclose(gem(MAPS, 2000.0).numpy(), mac(MAPS).numpy(), rtol=3e-3)
+
+
+def test_gem_stays_finite_where_powers_do_not():
+    x = mt.tensor(1e3 * MAPS.astype("float32"), requires_grad=True)
+    y = gem(x, 20.0)
+    y.sum().backward()
+    assert np.isfinite(y.numpy()).all() and np.isfinite(x.grad.numpy()).all()
+
+
+def test_gem_has_the_papers_gradients():
+    torch = pytest.importorskip("torch")
+
+    class Paper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p = torch.nn.Parameter(torch.full((1,), 3.0))
+
+        def forward(self, x):
+            p = self.p.abs() + 1
+            return (x.clamp(min=1e-6) ** p).mean(dim=(2, 3)) ** (1 / p)
+
+    class Ours(GeM):
+        def forward(self, x):
+            return gem(x, self.p.abs() + 1, self.eps)
+
+    compare_modules(Ours(), Paper(), MAPS, dtypes=("float64",))
+
+
+def test_the_gradient_checks_pass():
+    few = MAPS[:1, :2, :4, :3]
+    assert mt.gradcheck(GeM().double(), few).ok
+    assert mt.gradcheck(lambda x: rmac(x, levels=2), few).ok
+
+
+def test_what_is_below_eps_counts_as_eps():
+    y = gem(np.array([[[[-1.0, 0.0]]]]), p=1.0, eps=0.25)
+    assert y.item() == 0.25
+
+
+def test_rmac_is_the_sum_of_normalised_maxima_of_regions():
+    regions = [(0, 0, 2), (0, 1, 2), (0, 0, 2), (0, 1, 2)]
+    x = MAPS[:, :, :2, :3]  # of 2 x 3 places: two regions of 2 x 2, then those of 1 x 1
+    vectors = region_vectors(x, levels=1).numpy()
+    assert vectors.shape == (2, 2, 3)
+    for k, (top, left, size) in enumerate(regions[:2]):
+        cut = x[:, :, top : top + size, left : left + size]
+        np.testing.assert_array_equal(vectors[:, k], cut.max(axis=(2, 3)))
+    expected = l2_normalized(vectors).sum(axis=1)
+    np.testing.assert_allclose(rmac(x, levels=1).numpy(), expected)
+
+
+def test_the_whole_map_can_be_one_more_region():
+    vectors = region_vectors(MAPS, whole=True).numpy()
+    assert vectors.shape[1] == region_vectors(MAPS).shape[1] + 1
+    np.testing.assert_array_equal(vectors[:, -1], MAPS.max(axis=(2, 3)))
+
+
+def test_whitening_stands_between_two_normalisations():
+    seen = []
+
+    def whiten(v):
+        seen.append(v.numpy())
+        return v * mt.tensor([1.0, 2.0, 3.0], dtype="float64")
+
+    y = rmac(MAPS, whiten=whiten).numpy()
+    np.testing.assert_allclose(np.linalg.norm(seen[0], axis=2), 1)
+    np.testing.assert_allclose(y, l2_normalized(seen[0] * [1, 2, 3]).sum(axis=1))
+
+
+def test_what_is_no_feature_map_is_refused_by_name():
+    for pool in (mac, spoc, gem, rmac):
+        name = "region_vectors" if pool is rmac else pool.__name__
+        with pytest.raises(mt.ShapeError, match=rf"{name}: needs feature maps \(N, C, H, W\)"):
+            pool(np.ones((3, 4, 4)))
+    with pytest.raises(mt.ShapeError, match="needs feature maps"):
+        mac(np.ones((1, 3, 0, 4)))

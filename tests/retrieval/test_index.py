@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from minitorch_attn.engine import ShapeError
+from minitorch_attn.retrieval import Index, expand_queries, l2_normalized
+
+from ..nn.parity import normal
+
+GALLERY = normal(20, 4)
+
+
+def test_images_are_ranked_by_the_angle_alone():
+    index = Index(GALLERY)
+    queries = normal(3, 4, seed=1)
+    cosines = l2_normalized(queries) @ l2_normalized(GALLERY).T
+    np.testing.assert_array_equal(index.search(queries), np.argsort(-cosines, axis=1))
+    longer = GALLERY * np.arange(1, 21)[:, None]
+    np.testing.assert_array_equal(Index(longer).search(7 * queries), index.search(queries))
+
+
+def test_an_image_finds_itself_first_and_k_limits_the_answers():
+    found = Index(GALLERY).search(GALLERY, k=3)
+    assert found.shape == (20, 3)
+    np.testing.assert_array_equal(found[:, 0], np.arange(20))
+
+
+def test_of_equals_the_lower_number_comes_first():
+    twice = np.concatenate([GALLERY[:3]] * 2)
+    np.testing.assert_array_equal(Index(twice).search(GALLERY[1:2], k=2), [[1, 4]])
+
+
+def test_a_query_is_expanded_by_its_first_answers():
+    index, q = Index(GALLERY), normal(1, 4, seed=1)
+    first = index.search(q, k=3)[0]
+    plain = l2_normalized(q) + index.descriptors[first].sum(axis=0)
+    np.testing.assert_allclose(expand_queries(index, q, k=3), l2_normalized(plain))
+    weights = np.maximum(index.similarities(q)[0, first], 0) ** 3
+    weighted = l2_normalized(q) + weights @ index.descriptors[first]
+    np.testing.assert_allclose(expand_queries(index, q, 3, alpha=3.0), l2_normalized(weighted))
+
+
+def test_expansion_finds_what_lies_behind_the_first_answer():
+    steps = np.deg2rad([20, 40, 180, -35])
+    gallery = np.stack([np.cos(steps), np.sin(steps)], axis=1)
+    index, query = Index(gallery), np.array([[1.0, 0.0]])
+    assert index.search(query, k=2).tolist() == [[0, 3]]
+    assert index.search(expand_queries(index, query, k=1), k=2).tolist() == [[0, 1]]
+
+
+def test_bad_input_is_refused_by_name():
+    index = Index(GALLERY)
+    with pytest.raises(ShapeError, match=r"needs descriptors \(G, D\)"):
+        Index(np.ones(3))
+    with pytest.raises(ShapeError, match=r"needs queries \(Q, 4\)"):
+        index.search(np.ones((1, 3)))
+    with pytest.raises(ValueError, match="k must be between 1 and the 20 images"):
+        expand_queries(index, GALLERY[:1], k=21)
+    with pytest.raises(ValueError, match="alpha must not be negative"):
+        expand_queries(index, GALLERY[:1], alpha=-1.0)
