@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import functional as F
 from .. import nn
-from ..engine import ShapeError, Tensor, ones
+from ..engine import ShapeError, Tensor, as_tensor, ones
 
 
 class ScaledDotProductAttention(nn.Module):
@@ -81,6 +81,7 @@ class ScaledDotProductAttention(nn.Module):
         ValueError
             If there are two masks.
         """
+        query, key, value = as_tensor(query), as_tensor(key), as_tensor(value)
         _check(query.shape, key.shape, value.shape)
         if is_causal:
             if attn_mask is not None:
@@ -88,9 +89,10 @@ class ScaledDotProductAttention(nn.Module):
                     "ScaledDotProductAttention: is_causal=True is a mask of its own: give either "
                     "it or attn_mask"
                 )
-            attn_mask = F.tril(ones(query.shape[-2], key.shape[-2], dtype=bool))
+            shape = query.shape[-2], key.shape[-2]
+            attn_mask = F.tril(ones(*shape, dtype=bool)).to(query.device)
         scale = 1 / math.sqrt(query.shape[-1]) if self.scale is None else self.scale
-        scores = scale * F.matmul(query, key.transpose(-2, -1))
+        scores = scale * (query @ key.transpose(-2, -1))
         return self.dropout(self.softmax(scores, attn_mask)) @ value
 
     def extra_repr(self) -> str:

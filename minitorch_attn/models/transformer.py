@@ -227,5 +227,5 @@ def _padding(source: Tensor, lengths: Any, padding_idx: int) -> Tensor:
     """Where a batch of sequences (N, L) is only padding."""
     if lengths is None:
         return source == padding_idx
-    lengths = as_tensor(lengths)
-    return as_tensor(np.arange(source.shape[1])) >= lengths.unsqueeze(1)
+    places = as_tensor(np.arange(source.shape[1])).to(source.device)
+    return places >= as_tensor(lengths).to(source.device).unsqueeze(1)

@@ -6,7 +6,7 @@ import operator
 from typing import Any
 
 from .. import functional as F
-from ..engine import DTypeError, ShapeError, Tensor, as_tensor, ones, zeros
+from ..engine import DTypeError, ShapeError, Tensor, as_tensor, ones, ones_like, zeros, zeros_like
 from . import init
 from .linear import Linear
 from .masked_softmax import MaskedSoftmax
@@ -186,7 +186,7 @@ class MultiheadAttention(Module):
         N, E, L, _ = q.shape
         causal = is_causal and attn_mask is None
         if causal and (key_padding_mask is not None or self._extra_keys):
-            attn_mask, causal = ~_causal(L, k.shape[2]), False
+            attn_mask, causal = ~_causal(q, k), False
         mask = self._merge(attn_mask, key_padding_mask, (N, E, L, k.shape[2]), q.dtype)
         k, v, mask = self._with_extra_keys(k, v, mask)
         y, weights = self.attend(q, k, v, mask, is_causal=causal, need_weights=need_weights)
@@ -244,7 +244,7 @@ class MultiheadAttention(Module):
         dropout = self.dropout if self.training else 0.0
         if need_weights or self.softmax.is_watched:
             if is_causal:
-                mask = _causal(q.shape[2], k.shape[2])
+                mask = _causal(q, k)
             scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(self.head_dim))
             weights = F.dropout(self.softmax(scores, mask), dropout)
             y = weights @ v
@@ -311,16 +311,17 @@ class MultiheadAttention(Module):
         self, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values with those that belong to no token, which every query may look at."""
-        one = (*k.shape[:2], 1, self.head_dim)
+        if not self._extra_keys:
+            return k, v, mask
         if self.bias_k is not None and self.bias_v is not None:
+            one = (*k.shape[:2], 1, self.head_dim)
             k = F.cat([k, self._split(self.bias_k).expand(one)], dim=2)
             v = F.cat([v, self._split(self.bias_v).expand(one)], dim=2)
         if self.add_zero_attn:
-            k, v = (F.cat([x, zeros(*one, dtype=x.dtype)], dim=2) for x in (k, v))
-        if self._extra_keys and mask is not None:
-            make = ones if mask.dtype == bool else zeros
-            allowed = make(*mask.shape[:-1], self._extra_keys, dtype=mask.dtype)
-            mask = F.cat([mask, allowed], dim=-1)
+            k, v = (F.cat([x, zeros_like(x[:, :, :1])], dim=2) for x in (k, v))
+        if mask is not None:
+            allowed = (ones_like if mask.dtype == bool else zeros_like)(mask[..., :1])
+            mask = F.cat([mask, *[allowed] * self._extra_keys], dim=-1)
         return k, v, mask
 
     def _check_inputs(self, query: Any, key: Any, value: Any) -> bool:
@@ -356,9 +357,9 @@ class MultiheadAttention(Module):
         )
 
 
-def _causal(L: int, S: int) -> Tensor:
+def _causal(q: Tensor, k: Tensor) -> Tensor:
     """True where query i may look at key j, j <= i: (L, S)."""
-    return F.tril(ones(L, S, dtype=bool))
+    return F.tril(ones(q.shape[2], k.shape[2], dtype=bool)).to(q.device)
 
 
 def _checked(name: str, mask: Any, *shapes: tuple[int, ...]) -> Tensor:
@@ -379,5 +380,5 @@ def _checked(name: str, mask: Any, *shapes: tuple[int, ...]) -> Tensor:
 def _to_add(mask: Tensor, dtype: Any) -> Tensor:
     """A mask as numbers to add: minus infinity where a mask of booleans is True."""
     if mask.dtype == bool:
-        return F.masked_fill(zeros(*mask.shape, dtype=dtype), mask, -math.inf)
+        return F.masked_fill(zeros_like(mask).to(dtype), mask, -math.inf)
     return mask.to(dtype)

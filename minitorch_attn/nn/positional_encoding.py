@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from .. import functional as F
-from ..engine import ShapeError, Tensor, get_default_dtype, tensor, zeros
+from ..engine import ShapeError, Tensor, as_tensor, get_default_dtype, tensor, zeros
 from . import init
 from .module import Module
 from .parameter import Parameter
@@ -138,15 +139,16 @@ class RotaryEncoding(Module):
         self.head_dim, self.base = head_dim, base
         _angles("RotaryEncoding", head_dim, 0)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Any, start: int = 0) -> Tensor:
         """Queries or keys x (..., L, d), turned; the first of them stands at place `start`."""
+        x = as_tensor(x)
         if x.ndim < 2 or x.shape[-1] != self.head_dim:
             raise ShapeError(
                 f"RotaryEncoding: needs queries or keys (..., L, {self.head_dim}), not {x.shape}"
             )
         L = x.shape[-2]
         angles = _angles("RotaryEncoding", self.head_dim, start + L, self.base)[start:]
-        cos, sin = (tensor(f(angles), x.dtype) for f in (np.cos, np.sin))  # (L, d / 2)
+        cos, sin = (tensor(f(angles), x.dtype).to(x.device) for f in (np.cos, np.sin))  # (L, d/2)
         even, odd = x[..., 0::2], x[..., 1::2]
         turned = F.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
         return turned.reshape(x.shape)

@@ -59,6 +59,12 @@ def test_the_gradient_check_passes_with_every_mask(mask):
     assert not any(i.warning for i in report.inputs), str(report)
 
 
+def test_arrays_are_taken_too_also_square_ones():
+    q, k, v = normal(4, 4), normal(4, 4, seed=1), normal(4, 4, seed=2)
+    y = ScaledDotProductAttention()(q, k, v).numpy()
+    np.testing.assert_allclose(y, F.scaled_dot_product_attention(q, k, v).numpy(), atol=1e-12)
+
+
 def test_a_hook_on_the_softmax_sees_the_weights():
     module, seen = ScaledDotProductAttention(), []
     with module.softmax.register_forward_hook(lambda m, inputs, p: seen.append(p.numpy())):
