@@ -6,6 +6,8 @@ from .cbam import CBAM, ChannelAttention, SpatialAttention
 from .channel_spatial_se import ChannelSpatialSE, SpatialSE
 from .coordinate_attention import CoordinateAttention
 from .criss_cross import CrissCrossAttention
+from .crow import CroW
+from .delf import DELFAttention
 from .double_attention import DoubleAttention
 from .dual_attention import ChannelSelfAttention, DualAttentionHead, PositionAttention
 from .eca import ECA
@@ -16,7 +18,9 @@ from .linear_attention import LinearAttention
 from .multi_head import MultiheadAttention
 from .multiplicative import MultiplicativeAttention
 from .non_local import NonLocalBlock
+from .parameter_free import ParameterFreeSpatialAttention
 from .patch_embedding import PatchEmbedding
+from .regional import RegionalAttention
 from .residual_attention import ResidualAttentionModule
 from .scaled_dot_product import ScaledDotProductAttention
 from .selective_kernel import SelectiveKernel
@@ -35,17 +39,21 @@ __all__ = [
     "ChannelSpatialSE",
     "CoordinateAttention",
     "CrissCrossAttention",
+    "CroW",
+    "DELFAttention",
     "DoubleAttention",
     "DualAttentionHead",
     "EfficientAttention",
     "ExternalAttention",
     "GlobalContext",
     "LinearAttention",
-    "NonLocalBlock",
     "MultiheadAttention",
     "MultiplicativeAttention",
+    "NonLocalBlock",
+    "ParameterFreeSpatialAttention",
     "PatchEmbedding",
     "PositionAttention",
+    "RegionalAttention",
     "ResidualAttentionModule",
     "ScaledDotProductAttention",
     "SelectiveKernel",
