@@ -279,7 +279,7 @@ class Seq2Seq(nn.Module):
         source = _tokens("Seq2Seq", "(N, L)", source, ndim=2)
         lengths = _lengths(source, source_lengths)
         memory, summary = self.encoder(source, lengths)
-        mask = tensor(np.arange(source.shape[1]) < lengths[:, None])
+        mask = tensor(np.arange(source.shape[1]) < lengths[:, None]).to(source.device)
         return self.decoder.start(memory, summary, mask)
 
     def step(self, tokens: Any, state: State) -> tuple[Tensor, State]:

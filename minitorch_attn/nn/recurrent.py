@@ -53,15 +53,15 @@ class _Recurrent(Module):
 
 
 class _Cell(_Recurrent):
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
-        super().__init__(input_size, hidden_size, bias)
-        self._add_parameters(input_size)
-        self.reset_parameters()
-
     weight_ih: Parameter
     weight_hh: Parameter
     bias_ih: Parameter | None
     bias_hh: Parameter | None
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
+        super().__init__(input_size, hidden_size, bias)
+        self._add_parameters(input_size)
+        self.reset_parameters()
 
     def _shares(self, input: Any, h: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into a step from the input and from the state: (N, G D) each."""
@@ -252,6 +252,8 @@ class GRUCell(_Cell):
 class _Layers(_Recurrent):
     """Layers of cells over whole sequences."""
 
+    _step: Callable  # of ops/recurrent.py
+
     def __init__(
         self,
         input_size: int,
@@ -284,8 +286,6 @@ class _Layers(_Recurrent):
             input_size = len(directions) * hidden_size
         self.reset_parameters()
 
-    _step: Callable  # of ops/recurrent.py
-
     def _read(self, input: Any, state: list[Any]) -> tuple[Any, list[Tensor]]:
         """Outputs in the layout of the input, and the last states.
 
@@ -303,9 +303,8 @@ class _Layers(_Recurrent):
             return PackedSequence(rows, batch_sizes, order, back), last
         x = self._checked(operand(input))
         alone = x.ndim == 2  # one sequence, without an axis for the batch
-        state = [
-            self._first(s, x, () if alone else (x.shape[not self.batch_first],)) for s in state
-        ]
+        batch = () if alone else (x.shape[0 if self.batch_first else 1],)
+        state = [self._first(s, x, batch) for s in state]
         if alone:
             x, state = x.unsqueeze(1), [s.unsqueeze(1) for s in state]
         elif self.batch_first:
@@ -358,7 +357,8 @@ class _Layers(_Recurrent):
                 f"{self._name}: needs an input {batched} or (L, D_in) with D_in = "
                 f"{self.input_size} features, or a PackedSequence; got {x.shape}"
             )
-        if x.shape[self.batch_first and x.ndim == 3] == 0:
+        time = 1 if self.batch_first and x.ndim == 3 else 0
+        if x.shape[time] == 0:
             raise ShapeError(f"{self._name}: the sequences of an input {x.shape} have no element")
         return x
 

@@ -24,7 +24,7 @@ class PackedSequence(NamedTuple):
     data : Tensor (B, *)
         The first elements of all sequences, then the second elements of those that have one, ...
     batch_sizes : Tensor (L,) of integers
-        How many sequences have a first element, a second one, ...: they add up to B.
+        How many sequences have a first element, a second one, ...: they add up to B. On the CPU.
     sorted_indices, unsorted_indices : Tensor (N,) of integers, or None
         Which sequence of the batch each packed one is, and the reverse; None for the same order.
     """
@@ -129,7 +129,10 @@ def pack_padded_sequence(
     rows = pack(x, places=(index, time) if batch_first else (time, index))
     if order is None:
         return PackedSequence(rows, tensor(batch_sizes))
-    return PackedSequence(rows, tensor(batch_sizes), tensor(order), tensor(np.argsort(order)))
+    back = np.argsort(order)
+    return PackedSequence(
+        rows, tensor(batch_sizes), tensor(order).to(rows.device), tensor(back).to(rows.device)
+    )
 
 
 def pack_sequence(sequences: Sequence[Any], enforce_sorted: bool = True) -> PackedSequence:

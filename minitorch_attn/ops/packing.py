@@ -15,7 +15,7 @@ def pack(x, *, places):
     places : (i, j), integers (B,) each
         No place may come twice.
     """
-    shape = x.shape
+    places, shape = _on_device(places, x), x.shape
 
     def vjp_x(dy):
         dx = array_module(dy).zeros(shape, dy.dtype)
@@ -37,6 +37,7 @@ def unpack(x, *, places, size, value=0.0):
     size : (n, m)
     value : number
     """
+    places = _on_device(places, x)
     y = array_module(x).full((*size, *x.shape[1:]), value, x.dtype)
     y[places] = x
 
@@ -44,3 +45,7 @@ def unpack(x, *, places, size, value=0.0):
         return dy[places]
 
     return y, vjp_x
+
+
+def _on_device(places, x):
+    return tuple(map(array_module(x).asarray, places))
