@@ -882,7 +882,7 @@ figure
 # | | papers | PyTorch | here |
 # |---|---|---|---|
 # | LSTM | 1997: no forget gate; it came in 2000 | forget gate; two biases; gates in the order $i, f, g, o$ | as PyTorch |
-# | forget gate's bias | 1 or more (Gers 2000; Jozefowicz 2015) | 0, give or take | 0; to be set by hand, as above |
+# | forget gate's bias | positive (Gers 2000), 1 (Jozefowicz 2015) | about 0 | about 0; to be set by hand, as above |
 # | GRU, reset | Cho 2014: $W_{hn} (r \odot h)$, before the matrix | $r \odot (W_{hn} h)$, after it, as cuDNN needs it | as PyTorch |
 # | GRU, update | Bahdanau and Chung: $h' = (1-z) h + z n$; Cho: the other way | $h' = (1-z) n + z h$ | as PyTorch |
 # | encoder | Sutskever 2014: four LSTM layers, the source reversed; Cho 2014: one GRU | | one GRU, both directions |
