@@ -70,6 +70,25 @@ def corners_aligned(A, *, P, Q):
     return _places(A, P, Q, np.stack([np.tile(u, P), np.repeat(v, Q), np.ones(P * Q)], axis=1))
 
 
+@affine_places.mutant(
+    "2 q / Q - 1 is the left edge of a pixel; its middle, half a pixel on, is (2 q + 1) / Q - 1."
+)
+def left_edges(A, *, P, Q):
+    return _places(A, P, Q, _pixels(P, Q) - [1 / Q, 1 / P, 0])
+
+
+@affine_places.mutant("Your coordinates run from 0 to 1; here they run from -1 to 1.")
+def from_zero_to_one(A, *, P, Q):
+    return _places(A, P, Q, (_pixels(P, Q) + [1, 1, 1]) / 2)
+
+
+@affine_places.mutant(
+    "P and Q are in each other's place: a result of size (P, Q) has P rows and Q columns."
+)
+def sizes_swapped(A, *, P, Q):
+    return _places(A, P, Q, _pixels(Q, P))
+
+
 @affine_places.mutant("Rows and columns are in each other's place: u goes along a row, with q.")
 def columns_first(A, *, P, Q):
     u, v = (2 * np.arange(Q) + 1) / Q - 1, (2 * np.arange(P) + 1) / P - 1
@@ -85,6 +104,35 @@ def v_before_u(A, *, P, Q):
 @affine_places.mutant("The shift is missing: the last column of A multiplies a 1.")
 def without_shift(A, *, P, Q):
     return _places(A, P, Q, _pixels(P, Q) * [1, 1, 0])
+
+
+@affine_places.mutant(
+    "The first two columns of A are transposed: u is the product of its first row with (u, v, 1)."
+)
+def linear_part_transposed(A, *, P, Q):
+    def turned(A):
+        return np.concatenate([A[:, :, :2].swapaxes(1, 2), A[:, :, 2:]], axis=2)
+
+    grid, vjp_A = affine_places_reference(turned(A), P=P, Q=Q)
+    return grid, lambda dy: turned(vjp_A(dy))
+
+
+@affine_places.mutant(
+    "`A @ t.T` is (N, 2, P Q), and a reshape does not move its axis of 2 to the end: "
+    "`.swapaxes(1, 2)` first."
+)
+def reshaped_for_transposed(A, *, P, Q):
+    t = _pixels(P, Q)
+    return (A @ t.T).reshape(len(A), P, Q, 2), affine_places_reference(A, P=P, Q=Q)[1]
+
+
+@affine_places.mutant(
+    "In the rule of A, the pair is the last axis of dy, and a reshape to (N, 2, P Q) does not move "
+    "it: reshape to (N, P Q, 2), then `.swapaxes(1, 2)`."
+)
+def rule_reshaped_for_transposed(A, *, P, Q):
+    grid, _ = affine_places_reference(A, P=P, Q=Q)
+    return grid, lambda dy: dy.reshape(len(A), 2, P * Q) @ _pixels(P, Q)
 
 
 @affine_places.mutant("The rule of A takes the mean over the pixels; their gradients add up.")
@@ -142,6 +190,57 @@ def one_path_of_s(theta):
 def mean_of_both_paths(theta):
     _, vjp_theta = attention_map_reference(theta)
     return _attention(theta), lambda dy: vjp_theta(dy) * [0.5, 1, 1]
+
+
+@attention_map.mutant(
+    "The rule takes all four entries for s; it stands at [0, 0] and [1, 1] alone, the others are "
+    "always zero."
+)
+def all_four_paths(theta):
+    return _attention(theta), lambda dy: np.stack(
+        [dy[:, :, :2].sum(axis=(1, 2)), dy[:, 0, 2], dy[:, 1, 2]], axis=1
+    )
+
+
+@attention_map.mutant(
+    "In the rule the two shifts are swapped: t_u stands in the first row, so its gradient is "
+    "dy[:, 0, 2]."
+)
+def rule_swaps_the_shifts(theta):
+    _, vjp_theta = attention_map_reference(theta)
+    return _attention(theta), lambda dy: vjp_theta(dy)[:, [0, 2, 1]]
+
+
+@attention_map.mutant("s scales both directions: A[:, 1, 1] is s too.")
+def one_direction_scaled(theta):
+    A = _attention(theta)
+    A[:, 1, 1] = 1
+    return A, one_path_of_s(theta)[1]
+
+
+@attention_map.mutant("s stands on the diagonal alone; off it, A is zero: nothing is turned.")
+def s_in_all_four(theta):
+    A = _attention(theta)
+    A[:, 0, 1] = A[:, 1, 0] = theta[:, 0]
+    return A, all_four_paths(theta)[1]
+
+
+@attention_map.mutant(
+    "You divided by s; the map multiplies by it. That a small s brings things closer comes by "
+    "itself, for the map goes from the result to the input."
+)
+def divided_by_s(theta):
+    _, vjp_theta = attention_map_reference(theta)
+    s = theta[:, :1]
+    inverse = np.concatenate([1 / s, theta[:, 1:]], axis=1)
+    ones = np.ones_like(theta[:, 1:])
+    return _attention(inverse), lambda dy: vjp_theta(dy) * np.concatenate([-1 / s**2, ones], axis=1)
+
+
+@attention_map.mutant("theta is (s, t_u, t_v): the scale comes first.")
+def scale_last(theta):
+    _, vjp_theta = attention_map_reference(theta)
+    return _attention(theta[:, [2, 0, 1]]), lambda dy: vjp_theta(dy)[:, [1, 2, 0]]
 
 
 @attention_map.mutant("The two shifts are in each other's row: t_u belongs to the first, u.")
@@ -203,6 +302,79 @@ read_pixel = Exercise(
 def nearest(x, h, w):
     i, j = round(h), round(w)
     return x[i, j] if 0 <= i < x.shape[0] and 0 <= j < x.shape[1] else 0.0
+
+
+@read_pixel.mutant(
+    "You took the mean of the four pixels around, wherever between them the place is; the nearer "
+    "ones weigh more."
+)
+def equal_weights(x, h, w):
+    H, W = x.shape
+    i, j = np.arange(H), np.arange(W)
+    return (0.5 * (abs(h - i) < 1)) @ x @ (0.5 * (abs(w - j) < 1))
+
+
+@read_pixel.mutant(
+    "1 - |d| falls below zero beyond a distance of 1; the tent ends at 0: max(0, ...)."
+)
+def without_an_end(x, h, w):
+    H, W = x.shape
+    return (1 - abs(h - np.arange(H))) @ x @ (1 - abs(w - np.arange(W)))
+
+
+@read_pixel.mutant(
+    "You took one tent of the distance in the plane; here it is the product of two, one for the "
+    "row and one for the column."
+)
+def one_tent_of_the_distance(x, h, w):
+    H, W = x.shape
+    distance = np.hypot(h - np.arange(H)[:, None], w - np.arange(W))
+    return (np.maximum(0, 1 - distance) * x).sum()
+
+
+@read_pixel.mutant("The weights of row and column were added; they are multiplied.")
+def weights_added(x, h, w):
+    H, W = x.shape
+    rows = np.maximum(0, 1 - abs(h - np.arange(H)))
+    columns = np.maximum(0, 1 - abs(w - np.arange(W)))
+    return ((rows[:, None] + columns) * x).sum()
+
+
+@read_pixel.mutant("h and w are counted in pixels already; you converted them once more.")
+def converted_once_more(x, h, w):
+    H, W = x.shape
+    return read_pixel_reference(x, ((h + 1) * H - 1) / 2, ((w + 1) * W - 1) / 2)
+
+
+@read_pixel.mutant(
+    "Across the edge you read nothing at all; up to a distance of 1, the outermost pixels still "
+    "count with their weights."
+)
+def nothing_across_the_edge(x, h, w):
+    H, W = x.shape
+    inside = 0 <= h <= H - 1 and 0 <= w <= W - 1
+    return read_pixel_reference(x, h, w) if inside else 0.0
+
+
+@read_pixel.mutant(
+    "`int` cuts towards zero, so that -0.25 becomes 0; the pixel to the left of it is -1: "
+    "`np.floor`."
+)
+def cut_towards_zero(x, h, w):
+    i, j = int(h), int(w)
+    beta, alpha = h - i, w - j
+    padded = np.pad(x, 1)[i + 1 : i + 3, j + 1 : j + 3]
+    return np.array([1 - beta, beta]) @ padded @ np.array([1 - alpha, alpha])
+
+
+@read_pixel.mutant(
+    "At the lower and the right edge a neighbour has an index beyond the image: count it as zero, "
+    "for example by a border of zeros, `np.pad(x, 1)`, and indices one higher.",
+    raises=True,
+)
+def index_beyond_the_image(x, h, w):
+    alpha, beta, x00, x01, x10, x11 = _corners(x, h, w)
+    return (1 - beta) * ((1 - alpha) * x00 + alpha * x01) + beta * ((1 - alpha) * x10 + alpha * x11)
 
 
 @read_pixel.mutant("h counts rows and w counts columns: the first axis of x goes with h.")
@@ -288,6 +460,62 @@ def one_pair_alone(x, h, w):
     return np.array([x10 - x00, x01 - x00])
 
 
+@slopes.mutant(
+    "You added the differences of both pairs as they are; each counts with its weight, 1 - beta "
+    "and beta (1 - alpha and alpha)."
+)
+def pairs_added(x, h, w):
+    _, _, x00, x01, x10, x11 = _corners(x, h, w)
+    return np.array([x10 - x00 + x11 - x01, x01 - x00 + x11 - x10])
+
+
+@slopes.mutant(
+    "You took the plain mean of both pairs; the nearer pair weighs more: 1 - beta and beta "
+    "(1 - alpha and alpha)."
+)
+def mean_of_both_pairs(x, h, w):
+    return pairs_added(x, h, w) / 2
+
+
+@slopes.mutant(
+    "The derivatives are asked for in pixels; the factors H / 2 and W / 2 come in with coordinates "
+    "from -1 to 1."
+)
+def per_coordinate(x, h, w):
+    return slopes_reference(x, h, w) * x.shape / np.array(2)
+
+
+def _tent_slopes(x, h, w, reach=1.0):
+    """The slopes of the tents of all rows and columns, without an end if the reach has none."""
+    from_row, from_column = h - np.arange(x.shape[0]), w - np.arange(x.shape[1])
+    return tuple(-np.sign(d) * (abs(d) < reach) for d in (from_row, from_column))
+
+
+@slopes.mutant(
+    "The slope of the tent is -sign(d) where |d| < 1 alone; beyond that the tent is flat, and its "
+    "slope 0."
+)
+def slope_without_an_end(x, h, w):
+    (down, right), H, W = _tent_slopes(x, h, w, np.inf), *x.shape
+    rows = np.maximum(0, 1 - abs(h - np.arange(H)))
+    columns = np.maximum(0, 1 - abs(w - np.arange(W)))
+    return np.array([down @ x @ columns, rows @ x @ right])
+
+
+@slopes.mutant(
+    "In a product k(h - i) k(w - j), h is in one factor alone: in dy/dh the other one stays as it "
+    "is, k(w - j)."
+)
+def other_factor_dropped(x, h, w):
+    down, right = _tent_slopes(x, h, w)
+    return np.array([down @ x.sum(axis=1), x.sum(axis=0) @ right])
+
+
+@slopes.mutant("The two numbers are to be one array: `np.array([dy_dh, dy_dw])`.")
+def a_tuple(x, h, w):
+    return tuple(slopes_reference(x, h, w))
+
+
 @slopes.mutant("The sign is turned round: right minus left, and lower minus upper.")
 def signs_turned(x, h, w):
     return -slopes_reference(x, h, w)
@@ -313,7 +541,7 @@ def alpha_and_beta_swapped(x, h, w):
 # -- sample ---------------------------------------------------------------------------------
 
 
-def _sample(x, grid, *, in_pixels=None, edge=False, per_pixel=True, channels="sum", step=1):
+def _sample(x, grid, *, in_pixels=None, edge=False, scale=None, channels="sum", step=1, reach=1):
     """The sampler with its rules; each setting can be replaced by a mistake."""
     H, W = x.shape[2:]
     in_pixels = in_pixels or (lambda u, size: ((u + 1) * size - 1) / 2)
@@ -325,7 +553,7 @@ def _sample(x, grid, *, in_pixels=None, edge=False, per_pixel=True, channels="su
     across, down = np.maximum(0, 1 - abs(from_column)), np.maximum(0, 1 - abs(from_row))
 
     def slope(distance):
-        return -np.sign(distance) * (abs(distance) < 1)
+        return -np.sign(distance) * (abs(distance) < reach)
 
     def vjp_x(dy):
         return np.einsum("ncpq,npqi,npqj->ncij", dy, down, across)
@@ -334,9 +562,8 @@ def _sample(x, grid, *, in_pixels=None, edge=False, per_pixel=True, channels="su
         dw = np.einsum("ncpq,npqi,npqj,ncij->npq", dy, down, slope(from_column), x)
         dh = np.einsum("ncpq,npqi,npqj,ncij->npq", dy, slope(from_row), across, x)
         share = x.shape[1] if channels == "mean" else 1
-        scale = (W / 2, H / 2) if per_pixel else (1, 1)
-        pair = np.stack([scale[0] * dw / share, scale[1] * dh / share], axis=-1)
-        return pair[..., ::step]
+        across_and_down = scale(W, H) if scale else (W / 2, H / 2)
+        return (np.stack([dw, dh], axis=-1) * across_and_down / share)[..., ::step]
 
     return np.einsum("ncij,npqi,npqj->ncpq", x, down, across), (vjp_x, vjp_grid)
 
@@ -385,7 +612,58 @@ sample = Exercise(
     "The rule of the grid stays in pixels: a step of 1 in u is W / 2 pixels, so du = W / 2 * dw."
 )
 def gradient_in_pixels(x, grid):
-    return _sample(x, grid, per_pixel=False)
+    return _sample(x, grid, scale=lambda W, H: (1, 1))
+
+
+@sample.mutant("The factors are in each other's place: du = W / 2 * dw, and dv = H / 2 * dh.")
+def factors_swapped(x, grid):
+    return _sample(x, grid, scale=lambda W, H: (H / 2, W / 2))
+
+
+@sample.mutant(
+    "You divided where the chain rule multiplies: w grows by W / 2 for each 1 of u, so "
+    "du = W / 2 * dw."
+)
+def divided_by_the_factor(x, grid):
+    return _sample(x, grid, scale=lambda W, H: (2 / W, 2 / H))
+
+
+@sample.mutant("The rule of the grid gives (dv, du); u is the first number of a place.")
+def gradients_of_u_and_v_swapped(x, grid):
+    y, (vjp_x, vjp_grid) = _sample(x, grid)
+    return y, (vjp_x, lambda dy: vjp_grid(dy)[..., ::-1])
+
+
+@sample.mutant("The rules come in the order of the inputs: first that of x, then that of grid.")
+def rules_swapped(x, grid):
+    y, rules = _sample(x, grid)
+    return y, rules[::-1]
+
+
+@sample.mutant(
+    "The slope of the tent is -sign(d) where |d| < 1 alone; beyond that the tent is flat, and its "
+    "slope 0."
+)
+def tent_slope_without_an_end(x, grid):
+    return _sample(x, grid, reach=np.inf)
+
+
+@sample.mutant(
+    "Far outside the image a place learns nothing, for all is zero there; you moved such places to "
+    "the edge of the image's border, where there is a slope. Let the border be two zeros wide."
+)
+def moved_to_a_slope(x, grid):
+    size = np.array([x.shape[3], x.shape[2]])
+    low, high = (2 * (-1) + 1) / size - 1, (2 * (size - 1e-9) + 1) / size - 1
+    return _sample(x, np.clip(grid, low + 1e-12, high))
+
+
+@sample.mutant(
+    "The half pixel is missing: w = ((u + 1) W - 1) / 2, for 0 is the middle of the first pixel, "
+    "and its edge is at -1/2."
+)
+def half_a_pixel_missing(x, grid):
+    return _sample(x, grid, in_pixels=lambda u, size: (u + 1) * size / 2)
 
 
 @sample.mutant("All channels are read at one place: their gradients add up, no mean over them.")
@@ -546,6 +824,68 @@ class the_other_convention(SpatialTransformerReference):
         return F.grid_sample(x, grid, align_corners=True)
 
 
+@SpatialTransformer.mutant(
+    "The zeros belong in the weight of fc2; you wrote them into that of fc1."
+)
+class zeros_in_fc1(SpatialTransformerReference):
+    zero_weight = False
+
+    def __init__(self, *sizes, **features):
+        super().__init__(*sizes, **features)
+        nn.init.zeros_(self.fc1.weight)
+
+
+@SpatialTransformer.mutant(
+    "The identity is added in `forward`, to a bias of zeros; it is to be the bias itself, so that "
+    "fc2 gives the whole of theta."
+)
+class identity_added(SpatialTransformerReference):
+    first_bias = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+    def theta(self, x):
+        return super().theta(x) + np.eye(2, 3, dtype="float32")
+
+
+@SpatialTransformer.mutant(
+    "The six numbers make two rows of three, `.reshape(-1, 2, 3)`; you transposed them."
+)
+class map_transposed(SpatialTransformerReference):
+    def theta(self, x):
+        return super().theta(x).reshape(-1, 3, 2).transpose(1, 2)
+
+
+@SpatialTransformer.mutant(
+    "There is a ReLU behind fc2: no number of the map can be negative then, so nothing can be "
+    "turned or moved to the left. It belongs between the two layers."
+)
+class relu_behind(SpatialTransformerReference):
+    def theta(self, x):
+        return F.relu(super().theta(x))
+
+
+@SpatialTransformer.mutant("Between the two layers stands another function; a ReLU is asked for.")
+class tanh_for_relu(SpatialTransformerReference):
+    def theta(self, x):
+        return self.fc2(F.tanh(self.fc1(x.reshape(len(x), -1)))).reshape(-1, 2, 3)
+
+
+@SpatialTransformer.mutant(
+    "Outside the image its edge was repeated; leave `padding_mode` out, and zeros are read there."
+)
+class border_for_zeros(SpatialTransformerReference):
+    def forward(self, x):
+        grid = F.affine_grid(self.theta(x), size=x.shape)
+        return F.grid_sample(x, grid, padding_mode="border")
+
+
+@SpatialTransformer.mutant(
+    "The grid was returned; what is asked for is what is read through it: F.grid_sample(x, grid)."
+)
+class grid_returned(SpatialTransformerReference):
+    def forward(self, x):
+        return F.affine_grid(self.theta(x), size=x.shape)
+
+
 @SpatialTransformer.mutant("The ReLU between the two layers is missing.")
 class relu_missing(SpatialTransformerReference):
     def theta(self, x):
@@ -553,7 +893,8 @@ class relu_missing(SpatialTransformerReference):
 
 
 @SpatialTransformer.mutant(
-    "The grid was detached from the graph: the localisation network learns nothing."
+    "x gets two gradients, one through the sampler and one through the localisation network; the "
+    "second is missing. Was the grid, theta or x detached from the graph on the way?"
 )
 class grid_detached(SpatialTransformerReference):
     def forward(self, x):
