@@ -22,6 +22,7 @@ from .parameter_free import ParameterFreeSpatialAttention
 from .patch_embedding import PatchEmbedding
 from .regional import RegionalAttention
 from .residual_attention import ResidualAttentionModule
+from .sca_cnn import SCAAttention
 from .scaled_dot_product import ScaledDotProductAttention
 from .selective_kernel import SelectiveKernel
 from .simam import SimAM
@@ -55,6 +56,7 @@ __all__ = [
     "PositionAttention",
     "RegionalAttention",
     "ResidualAttentionModule",
+    "SCAAttention",
     "ScaledDotProductAttention",
     "SelectiveKernel",
     "SimAM",

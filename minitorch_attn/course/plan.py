@@ -356,6 +356,8 @@ BUILT_IN = {
     "attention.ParameterFreeSpatialAttention": 25,
     "attention.regional": 22,
     "attention.RegionalAttention": 22,
+    "attention.sca_cnn": 26,
+    "attention.SCAAttention": 26,
     "retrieval": 22,
     "distributed": 28,
 }
