@@ -3,6 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
+from ..ops.arguments import integer
 from .arguments import check_images
 
 
@@ -33,6 +34,11 @@ class CoordinateAttention(nn.Module):
     fc, norm, conv_h, conv_w, gate_h, gate_w : Module
         Its parts. Forward hooks on the gates see s^h (N, C, H) and s^w (N, C, W).
 
+    Raises
+    ------
+    ValueError
+        If a count is no integer of at least 1.
+
     References
     ----------
     Hou, Zhou and Feng, "Coordinate Attention for Efficient Mobile Network Design" (CVPR 2021),
@@ -41,13 +47,10 @@ class CoordinateAttention(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 32, least: int = 8):
         super().__init__()
-        if reduction < 1 or least < 1:
-            raise ValueError(
-                "CoordinateAttention: reduction and least must be at least 1, not "
-                f"{reduction} and {least}"
-            )
-        hidden = max(channels // reduction, least)
-        self.channels = channels
+        name = "CoordinateAttention"
+        self.channels = integer(name, "channels", channels, least=1)
+        reduction = integer(name, "reduction", reduction, least=1)
+        hidden = max(channels // reduction, integer(name, "least", least, least=1))
         self.fc = nn.Conv1d(channels, hidden, 1)
         self.norm = nn.BatchNorm1d(hidden)
         self.conv_h = nn.Conv1d(hidden, channels, 1)

@@ -5,6 +5,7 @@ import numpy as np
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor, array_module
+from ..ops.arguments import integer
 from .arguments import check_images, reduced
 
 
@@ -42,7 +43,7 @@ class CrissCrossAttention(nn.Module):
     Raises
     ------
     ValueError
-        If the reduction leaves no channels, or there are no rounds.
+        If the reduction leaves no channels, or a count is no integer of at least 1.
 
     References
     ----------
@@ -53,10 +54,8 @@ class CrissCrossAttention(nn.Module):
     def __init__(self, channels: int, reduction: int = 8, rounds: int = 2):
         super().__init__()
         hidden = reduced(self, channels, reduction)
-        if rounds < 1:
-            raise ValueError(f"CrissCrossAttention: rounds must be at least 1, not {rounds}")
         self.channels = channels
-        self.rounds = rounds
+        self.rounds = integer("CrissCrossAttention", "rounds", rounds, least=1)
         self.query = nn.Conv2d(channels, hidden, 1)
         self.key = nn.Conv2d(channels, hidden, 1)
         self.value = nn.Conv2d(channels, channels, 1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from .. import nn
 from ..engine import Tensor
+from ..ops.arguments import integer
 from .arguments import check_images
 
 
@@ -40,7 +41,7 @@ class EfficientAttention(nn.Module):
     Raises
     ------
     ValueError
-        If the heads do not divide the channels.
+        If the heads do not divide the channels, or a count is no integer of at least 1.
 
     References
     ----------
@@ -50,12 +51,15 @@ class EfficientAttention(nn.Module):
 
     def __init__(self, channels: int, key_channels: int | None = None, heads: int = 1):
         super().__init__()
+        name = "EfficientAttention"
+        channels = integer(name, "channels", channels, least=1)
         key_channels = channels if key_channels is None else key_channels
-        for name, count in (("channels", channels), ("key_channels", key_channels)):
-            if heads < 1 or count % heads or count < heads:
+        key_channels = integer(name, "key_channels", key_channels, least=1)
+        heads = integer(name, "heads", heads, least=1)
+        for setting, count in (("channels", channels), ("key_channels", key_channels)):
+            if count % heads:
                 raise ValueError(
-                    f"EfficientAttention: heads={heads} must divide {name}={count}: each head has "
-                    "its own"
+                    f"{name}: heads={heads} must divide {setting}={count}: each head has its own"
                 )
         self.channels = channels
         self.heads = heads

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from .. import nn
 from ..engine import Tensor
+from ..ops.arguments import integer
 from .arguments import check_images
 
 
@@ -32,6 +33,11 @@ class ExternalAttention(nn.Module):
     query, memory_key, softmax, weights, memory_value, output : Module
         Its parts. A forward hook on `weights` sees w, (N, H W, S).
 
+    Raises
+    ------
+    ValueError
+        If a count is no integer of at least 1.
+
     Notes
     -----
     The authors' code ties the two memories (:math:`m^v = m^k`), has a batch normalisation behind
@@ -45,8 +51,8 @@ class ExternalAttention(nn.Module):
 
     def __init__(self, channels: int, memories: int = 64):
         super().__init__()
-        if memories < 1:
-            raise ValueError(f"ExternalAttention: memories must be at least 1, not {memories}")
+        channels = integer("ExternalAttention", "channels", channels, least=1)
+        memories = integer("ExternalAttention", "memories", memories, least=1)
         self.channels = channels
         self.query = nn.Linear(channels, channels)
         self.memory_key = nn.Linear(channels, memories, bias=False)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from .. import nn
 from ..engine import ShapeError, Tensor
+from ..ops.arguments import integer
 from .arguments import check_images
 
 
@@ -31,6 +32,8 @@ class PatchEmbedding(nn.Conv2d):
 
     Raises
     ------
+    ValueError
+        If a count is no integer of at least 1.
     ShapeError
         If the patches do not cover the image.
 
@@ -41,8 +44,11 @@ class PatchEmbedding(nn.Conv2d):
     """
 
     def __init__(self, channels: int, features: int, patch_size: int):
+        name = "PatchEmbedding"
+        channels = integer(name, "channels", channels, least=1)
+        features = integer(name, "features", features, least=1)
+        self.patch_size = integer(name, "patch_size", patch_size, least=1)
         super().__init__(channels, features, patch_size, stride=patch_size)
-        self.patch_size = patch_size
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (N, L, D) of images x (N, C, H, W), row by row."""

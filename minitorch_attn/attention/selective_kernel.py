@@ -5,6 +5,7 @@ from typing import Any
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
+from ..ops.arguments import integer
 from .arguments import check_images
 
 
@@ -39,6 +40,11 @@ class SelectiveKernel(nn.Module):
     fc, select, weights : Module
         A forward hook on `weights` sees a, (N, branches, O).
 
+    Raises
+    ------
+    ValueError
+        If a count is no integer of at least 1.
+
     Notes
     -----
     The paper calls the second branch a 5x5 convolution, and uses a 3x3 of dilation 2 for it, as
@@ -60,14 +66,13 @@ class SelectiveKernel(nn.Module):
         stride: int = 1,
     ):
         super().__init__()
-        if branches < 1 or reduction < 1:
-            raise ValueError(
-                "SelectiveKernel: branches and reduction must be at least 1, not "
-                f"{branches} and {reduction}"
-            )
+        name = "SelectiveKernel"
+        self.channels = integer(name, "channels", channels, least=1)
         out_channels = channels if out_channels is None else out_channels
-        hidden = max(out_channels // reduction, least)
-        self.channels = channels
+        out_channels = integer(name, "out_channels", out_channels, least=1)
+        branches = integer(name, "branches", branches, least=1)
+        reduction = integer(name, "reduction", reduction, least=1)
+        hidden = max(out_channels // reduction, integer(name, "least", least, least=1))
         shared: dict[str, Any] = {"stride": stride, "groups": groups, "bias": False}
         self.branches = nn.ModuleList(
             nn.Sequential(

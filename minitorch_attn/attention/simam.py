@@ -17,7 +17,7 @@ class SimAM(nn.Module):
     with the mean :math:`\mu_c` of the channel. Inside the sigmoid is one over the least energy of
     a linear classifier that tells the element from the rest of its channel; the paper solves it in
     closed form. (Its variance is divided by H W; that of the authors' program, built here, by
-    H W - 1.) All gates lie above :math:`\sigma(1/2) \approx 0.62`: nothing is closed.
+    H W - 1.) No gate lies below :math:`\sigma(1/2) \approx 0.62`: nothing is closed.
 
     Parameters
     ----------
@@ -33,6 +33,8 @@ class SimAM(nn.Module):
     ------
     ValueError
         If lam is not positive.
+    ShapeError
+        On the call, if there is a single position, which stands out from nothing.
 
     References
     ----------
@@ -42,7 +44,7 @@ class SimAM(nn.Module):
 
     def __init__(self, lam: float = 1e-4):
         super().__init__()
-        if lam <= 0:
+        if not lam > 0:  # NaN is not positive either
             raise ValueError(f"SimAM: lam must be positive, not {lam}")
         self.lam = lam
         self.gate = nn.Sigmoid()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
+from ..ops.arguments import integer
 from .arguments import check_images
 
 # Each swaps two of the axes N, C, H, W, and undoes itself.
@@ -32,6 +33,11 @@ class TripletAttention(nn.Module):
     branches : ModuleDict
         "width", "height" and "channel", named after the axis that is squeezed. A forward hook on
         `branches["channel"].gate` sees s, (N, 1, H, W).
+
+    Raises
+    ------
+    ValueError
+        If the kernel's size is no odd integer of at least 1.
 
     References
     ----------
@@ -63,10 +69,11 @@ class SqueezedGate(nn.Module):
 
     def __init__(self, kernel_size: int = 7):
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        kernel_size = integer("TripletAttention", "kernel_size", kernel_size, least=1)
+        if kernel_size % 2 == 0:
             raise ValueError(
-                f"TripletAttention: kernel_size must be odd and positive, not {kernel_size}: only "
-                "then does the size stay"
+                f"TripletAttention: kernel_size must be odd, not {kernel_size}: only then does the "
+                "size stay"
             )
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = nn.BatchNorm2d(1)

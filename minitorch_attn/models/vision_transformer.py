@@ -6,8 +6,10 @@ from typing import Any
 
 from .. import functional as F
 from .. import nn
+from ..attention.arguments import check_images
 from ..attention.patch_embedding import PatchEmbedding
 from ..engine import ShapeError, Tensor, zeros
+from ..ops.arguments import integer
 
 
 class EncoderBlock(nn.Module):
@@ -124,6 +126,12 @@ class VisionTransformer(nn.Module):
     conv_proj, class_token, encoder, heads : Module or Parameter
         Names and shapes are torchvision's, so that its state dicts load.
 
+    Raises
+    ------
+    ValueError
+        If the patches do not cover the image, the heads do not share out the features, or a count
+        is no integer of at least 1.
+
     References
     ----------
     Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at
@@ -143,6 +151,18 @@ class VisionTransformer(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        counts = {
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "layers": layers,
+            "features": features,
+            "heads": heads,
+            "hidden": hidden,
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+        }
+        for name, count in counts.items():
+            integer("VisionTransformer", name, count, least=1)
         if image_size % patch_size:
             raise ValueError(
                 f"VisionTransformer: patches of {patch_size} pixels do not cover an image of "
@@ -162,6 +182,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images x (N, C, H, W)."""
+        check_images(self, x, self.conv_proj.in_channels)
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ShapeError(
                 f"VisionTransformer: was made for images of {self.image_size}x{self.image_size} "

@@ -91,8 +91,9 @@ def test_a_hook_sees_the_weights_of_row_and_column():
 
 
 def test_bad_settings_and_shapes_are_refused_by_name():
-    with pytest.raises(ValueError, match="rounds must be at least 1, not 0"):
-        CrissCrossAttention(8, rounds=0)
+    for rounds in (0, 1.5):
+        with pytest.raises(ValueError, match=f"rounds must be an integer of .* 1, not {rounds}"):
+            CrissCrossAttention(8, rounds=rounds)
     with pytest.raises(ValueError, match="CrissCrossAttention: reduction=8 leaves no unit"):
         CrissCrossAttention(4)
     with pytest.raises(mt.ShapeError, match=r"CrissCrossAttention: needs .* C = 8 channels"):

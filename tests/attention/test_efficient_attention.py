@@ -60,7 +60,10 @@ def test_bad_settings_and_shapes_are_refused_by_name():
         EfficientAttention(8, heads=3)
     with pytest.raises(ValueError, match="heads=4 must divide key_channels=6"):
         EfficientAttention(8, key_channels=6, heads=4)
-    with pytest.raises(ValueError, match="heads=0 must divide"):
-        EfficientAttention(8, heads=0)
+    for setting in ("channels", "key_channels", "heads"):
+        for count in (0, 4.0):
+            wrong = rf"EfficientAttention: {setting} must be an integer of at least 1, not {count}"
+            with pytest.raises(ValueError, match=wrong):
+                EfficientAttention(**{"channels": 8, setting: count})
     with pytest.raises(mt.ShapeError, match=r"EfficientAttention: needs .* C = 8 channels"):
         EfficientAttention(8)(mt.ones(2, 6, 3, 3))

@@ -56,7 +56,11 @@ def test_weights_that_vanish_stay_finite():
 
 
 def test_bad_settings_and_shapes_are_refused_by_name():
-    with pytest.raises(ValueError, match="memories must be at least 1, not 0"):
-        ExternalAttention(8, memories=0)
+    for memories in (0, 2.5):
+        with pytest.raises(ValueError, match=f"memories must be an integer .* 1, not {memories}"):
+            ExternalAttention(8, memories=memories)
+    for channels in (0, 8.0):
+        with pytest.raises(ValueError, match=f"channels must be an integer .* 1, not {channels}"):
+            ExternalAttention(channels)
     with pytest.raises(mt.ShapeError, match=r"ExternalAttention: needs .* C = 8 channels"):
         ExternalAttention(8)(mt.ones(2, 6, 3, 3))

@@ -52,3 +52,10 @@ def test_images_that_patches_do_not_cover_are_refused():
         embed(mt.ones(1, 3, 8, 6))
     with pytest.raises(mt.ShapeError, match="PatchEmbedding: needs .* C = 3 channels"):
         embed(mt.ones(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("setting", ["channels", "features", "patch_size"])
+@pytest.mark.parametrize("count", [0, 2.0, (2, 2)])
+def test_counts_that_are_no_positive_integers_are_refused_by_name(setting, count):
+    with pytest.raises(ValueError, match=f"PatchEmbedding: {setting} must be an integer of at"):
+        PatchEmbedding(**{"channels": 1, "features": 6, "patch_size": 2, setting: count})

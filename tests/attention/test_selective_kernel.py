@@ -75,7 +75,10 @@ def test_the_bottleneck_keeps_a_least_width():
 
 
 def test_bad_settings_and_shapes_are_refused_by_name():
-    with pytest.raises(ValueError, match="must be at least 1, not 0 and 16"):
-        SelectiveKernel(8, branches=0)
+    for setting in ("channels", "out_channels", "branches", "reduction", "least"):
+        for count in (0, 2.5):
+            wrong = rf"SelectiveKernel: {setting} must be an integer of at least 1, not {count}"
+            with pytest.raises(ValueError, match=wrong):
+                SelectiveKernel(**{"channels": 8, setting: count})
     with pytest.raises(mt.ShapeError, match=r"SelectiveKernel: needs .* C = 8 channels"):
         SelectiveKernel(8)(mt.ones(2, 6, 3, 3))

@@ -57,8 +57,9 @@ def test_a_constant_channel_stays_finite():
 
 
 def test_bad_settings_and_shapes_are_refused_by_name():
-    with pytest.raises(ValueError, match="lam must be positive, not 0"):
-        SimAM(0)
+    for lam in (0, np.nan):
+        with pytest.raises(ValueError, match=f"lam must be positive, not {lam}"):
+            SimAM(lam)
     with pytest.raises(mt.ShapeError, match=r"SimAM: needs an input \(N, C, H, W\), got"):
         SimAM()(mt.ones(8, 3, 3))
     with pytest.raises(mt.ShapeError, match="two positions at least"):

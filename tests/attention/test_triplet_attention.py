@@ -64,8 +64,10 @@ def test_a_hook_sees_the_gate_of_a_branch():
 
 
 def test_bad_settings_and_shapes_are_refused_by_name():
-    for kernel_size in (0, 4):
-        with pytest.raises(ValueError, match=f"odd and positive, not {kernel_size}"):
+    with pytest.raises(ValueError, match="kernel_size must be odd, not 4"):
+        TripletAttention(4)
+    for kernel_size in (0, 7.0):
+        with pytest.raises(ValueError, match=f"must be an integer .* 1, not {kernel_size}"):
             TripletAttention(kernel_size)
     with pytest.raises(
         mt.ShapeError, match=r"TripletAttention: needs an input \(N, C, H, W\), got"

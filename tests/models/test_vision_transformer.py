@@ -137,3 +137,15 @@ def test_images_of_another_size_are_refused():
         model(mt.ones(2, 3, 8, 8))
     with pytest.raises(ValueError, match="patches of 3 pixels do not cover an image of 8"):
         VisionTransformer(**{**SMALL, "patch_size": 3})
+
+
+@pytest.mark.parametrize("setting", sorted(SMALL))
+@pytest.mark.parametrize("count", [0, 2.0])
+def test_counts_that_are_no_positive_integers_are_refused_by_name(setting, count):
+    with pytest.raises(ValueError, match=f"VisionTransformer: {setting} must be an integer of at"):
+        VisionTransformer(**{**SMALL, setting: count})
+
+
+def test_what_is_no_batch_of_images_is_refused():
+    with pytest.raises(mt.ShapeError, match=r"VisionTransformer: needs an input \(N, C, H, W\)"):
+        VisionTransformer(**SMALL)(mt.ones(1, 8, 8))
