@@ -587,8 +587,8 @@ class update_exchanged(GRUCellReference):
 )
 class reset_before_the_matrix(GRUCellReference):
     def new(self, h, r, a_n, u_n):
-        D = h.shape[1]
-        return a_n + F.linear(r * h, self.hh.weight[2 * D :], self.hh.bias[2 * D :])
+        _, _, of_the_reset = self.hh(r * h).chunk(3, 1)
+        return a_n + of_the_reset
 
 
 @GRUCell.mutant("r resets the share of the state alone; yours resets that of the input, too.")
