@@ -37,9 +37,18 @@ class Distort(RandomTransform):
     ----------
     protocol : str
         One of these.
+
+    Raises
+    ------
+    ValueError
+        If there is no such protocol.
     """
 
     def __init__(self, protocol: str):
+        if protocol not in PROTOCOLS:
+            raise ValueError(
+                f"Distort: protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}"
+            )
         self.protocol = protocol
         self.size = FRAMES.get(protocol, SIZE)
 

@@ -62,24 +62,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-download", action="store_true", help="use only files that are there")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="first N training and test images (default: all)"
-    )
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="default %(default)s")
-    parser.add_argument(
-        "--batch-size", type=int, default=64, metavar="N", help="default %(default)s"
+        "--limit", type=_count, metavar="N", help="first N training and test images (default: all)"
     )
     parser.add_argument(
-        "--lr", type=float, default=1e-3, metavar="X", help="of Adam (default %(default)s)"
+        "--epochs", type=_count, default=10, metavar="N", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--batch-size", type=_count, default=64, metavar="N", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--lr", type=_rate, default=1e-3, metavar="X", help="of Adam (default %(default)s)"
     )
     parser.add_argument(
         "--filters",
-        type=int,
+        type=_count,
         default=32,
         metavar="N",
         help="channels of the two convolutions; the paper has 32 to 64 (default %(default)s)",
     )
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="runs to average (default %(default)s)"
+        "--seeds", type=_count, default=1, metavar="N", help="runs to average (default %(default)s)"
     )
     parser.add_argument(
         "--animate",
@@ -88,6 +90,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .gif or .png that shows, epoch by epoch, where the last of the models with a "
         "transformer reads a few test images",
     )
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return number
+
+
+def _rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
+    return number
 
 
 def _animation_file(name: str) -> Path:
@@ -107,17 +126,24 @@ def run(args: argparse.Namespace) -> int:
         be animated.
     """
     if args.animate and not any(name.startswith("ST-") for name in args.models):
-        print("--animate: none of the models has a transformer", file=sys.stderr)
-        return 2
+        return _failed("--animate: none of the models has a transformer", 2)
     try:
         if args.animate:
             require("matplotlib", extra="course", purpose="draw an animation")
         train, test = (_dataset(args, part) for part in (True, False))
         _report(args, train, test)
-    except (DivergedError, ImportError, OSError) as error:
-        print(f"python -m minitorch_attn reproduce stn: {error}", file=sys.stderr)
-        return 1 if isinstance(error, DivergedError) else 2
+    except DivergedError as error:
+        return _failed(error, 1)
+    except FileNotFoundError as error:
+        return _failed(f"{error}\nHere that is --data-folder FOLDER and --data digits.", 2)
+    except (ImportError, OSError) as error:
+        return _failed(error, 2)
     return 0
+
+
+def _failed(why: object, status: int) -> int:
+    print(f"python -m minitorch_attn reproduce stn: {why}", file=sys.stderr)
+    return status
 
 
 def _report(args: argparse.Namespace, train: ImageDataset, test: ImageDataset) -> None:
@@ -127,8 +153,9 @@ def _report(args: argparse.Namespace, train: ImageDataset, test: ImageDataset) -
         f"images of {size}x{size}, distorted anew in every epoch"
     )
     print(
-        f"{args.epochs} epochs of {-(-len(train) // args.batch_size):,} steps, Adam with learning "
-        f"rate {args.lr:g} falling to 0, {args.transform} transformers, seeds: {args.seeds}"
+        f"epochs: {args.epochs}, steps in each: {-(-len(train) // args.batch_size):,}, Adam with "
+        f"learning rate {args.lr:g} falling to 0, {args.transform} transformers, "
+        f"seeds: {args.seeds}"
     )
     print("model    parameters   error %   paper, 150,000 steps")
     for name in args.models:
@@ -151,7 +178,7 @@ def _error(
     images, labels = test.batch(np.arange(len(test)), np.random.default_rng(1))
     watched = args.animate and seed == 0 and name.startswith("ST-")
     readings = Readings(model, images[:WATCHED]) if watched else None
-    fit(
+    history = fit(
         model,
         loader,
         optimizer=optimizer,
@@ -164,7 +191,11 @@ def _error(
         titles = [f"{name} on {args.protocol}, epoch {t}" for t in range(args.epochs + 1)]
         animation = viz.animate_sampling(readings.images, readings.grids, readings.views, titles)
         animation.save(args.animate)
-    return 100 * (1 - evaluate(model, DataLoader(TensorDataset(images, labels), 256))["accuracy"])
+    with np.errstate(all="ignore"):  # what is not finite is told in words
+        measured = evaluate(model, DataLoader(TensorDataset(images, labels), 256))
+    if not np.isfinite(measured["loss"]):
+        raise DivergedError(f"{name}: the loss on the test images is not finite", history)
+    return 100 * (1 - measured["accuracy"])
 
 
 class Readings:

@@ -24,6 +24,11 @@ def many(protocol, count=400):
     return Distort(protocol)(images, np.random.default_rng(0))[:, 0]
 
 
+def test_an_unknown_protocol_is_refused_at_once():
+    with pytest.raises(ValueError, match="protocol must be one of R, RTS, P, E, TC, not 'Z'"):
+        Distort("Z")
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_images_keep_their_dtype_and_the_seed_decides(protocol):
     images = np.random.default_rng(0).uniform(size=(3, 1, 28, 28)).astype("float32")

@@ -88,6 +88,30 @@ def test_an_animation_that_cannot_be_saved_is_refused_before_training(name, caps
     assert "a .gif or .png, in a folder that is there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--limit", "--epochs", "--batch-size", "--filters", "--seeds"])
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "many"])
+def test_numbers_that_cannot_be_are_refused_before_training(option, value, capsys):
+    with pytest.raises(SystemExit):
+        main([*QUICK, f"{option}={value}"])
+    told = f"argument {option}: must be a whole number of at least 1, not {value}"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "fast"])
+def test_a_learning_rate_is_a_positive_number(rate, capsys):
+    with pytest.raises(SystemExit):
+        main([*QUICK, f"--lr={rate}"])
+    assert f"must be a positive number, not {rate}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["32", "128"])  # in the last step, or before it
+def test_numbers_that_are_not_finite_are_told_and_give_no_error_rate(limit, capsys):
+    chosen = ["--models", "ST-FCN", "--lr", "1e30", "--limit", limit]
+    assert main([*QUICK, *chosen]) == 1
+    out, err = capsys.readouterr()
+    assert "ST-FCN" not in out and "reproduce stn: " in err
+
+
 def test_without_a_transformer_there_is_nothing_to_animate(tmp_path, capsys):
     file = tmp_path / "reading.gif"
     assert main([*QUICK, "--models", "FCN", "--animate", str(file)]) == 2
@@ -108,7 +132,8 @@ def test_it_learns_and_the_same_arguments_give_the_same_error(capsys):
 def test_missing_files_are_told_in_words(tmp_path, capsys):
     folder = ["--data", "mnist", "--data-folder", str(tmp_path), "--no-download"]
     assert main([*QUICK, *folder]) == 2
-    assert "train-images-idx3-ubyte.gz" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "train-images-idx3-ubyte.gz" in told and "--data digits" in told
 
 
 @pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason="needs the real MNIST files")
