@@ -8,6 +8,7 @@ import numpy as np
 from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor, array_module, as_tensor, tensor
+from ..ops.arguments import integers
 
 IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
 
@@ -264,15 +265,17 @@ class SpatialTransformer(nn.Module):
     Raises
     ------
     ValueError
-        If the transform is unknown, or the output has no pixels.
+        If the transform is unknown, or a module that has no `identity` or takes -1 and 1 for other
+        points than the sampler; or if the output has no pixels.
 
     Notes
     -----
     Code of the paper's time takes -1 and 1 for the centres of the outermost pixels: that is
     `align_corners=True`. The default is PyTorch's.
 
-    A place outside the image has no gradient: a transformer that has left the image never comes
-    back. Where that happens, give `localisation` and `fc` a smaller learning rate.
+    A place outside the image has no gradient (with "zeros" and "border"): a transformer that has
+    left all images never comes back. Where that happens, give `localisation` and `fc` a smaller
+    learning rate.
 
     Costs beside the localisation network: n (D + 1) parameters; for each image n D multiply-adds
     for theta, 6 P Q for an affine grid and 4 C P Q for reading.
@@ -294,15 +297,9 @@ class SpatialTransformer(nn.Module):
         align_corners: bool = False,
     ):
         super().__init__()
-        if isinstance(output_size, int):
-            output_size = (output_size, output_size)
-        if output_size is not None and min(output_size) < 1:
-            raise ValueError(
-                f"SpatialTransformer: output_size must be at least 1, not {output_size}"
-            )
         self.channels = channels
         self.features = features
-        self.output_size = output_size
+        self.output_size = None if output_size is None else _size(output_size)
         self.padding_mode = padding_mode
         self.align_corners = align_corners
         if localisation is None:
@@ -336,6 +333,17 @@ class SpatialTransformer(nn.Module):
     def extra_repr(self) -> str:
         size = "" if self.output_size is None else f", output_size={self.output_size}"
         return f"{self.channels}{size}"
+
+
+def _size(output_size: int | tuple[int, int]) -> tuple[int, int]:
+    size = integers("SpatialTransformer", "output_size", output_size)
+    size = size * 2 if len(size) == 1 else size
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(
+            "SpatialTransformer: output_size must be one size or two (P, Q), and at least 1, not "
+            f"{output_size}"
+        )
+    return size[0], size[1]
 
 
 def target_grid(size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
@@ -373,8 +381,18 @@ def _spline_terms(g: np.ndarray, control: np.ndarray) -> np.ndarray:
 
 def _grid(transform: str | nn.Module, align_corners: bool) -> Any:
     if isinstance(transform, nn.Module):
+        if not hasattr(transform, "identity"):
+            raise ValueError(
+                f"SpatialTransformer: {type(transform).__name__} needs an attribute `identity`, "
+                "the theta (n,) of the map that changes nothing"
+            )
+        if getattr(transform, "align_corners", align_corners) != align_corners:
+            raise ValueError(
+                "SpatialTransformer: grid and sampler must agree, but align_corners is "
+                f"{transform.align_corners} in {type(transform).__name__} and {align_corners} here"
+            )
         return transform
-    if transform not in GRIDS:
+    if not isinstance(transform, str) or transform not in GRIDS:
         raise ValueError(
             f"SpatialTransformer: transform must be one of {', '.join(GRIDS)}, or a module that "
             f"makes grids, not {transform!r}"

@@ -40,7 +40,7 @@ class Animation:
     Raises
     ------
     ValueError
-        If the frames are not of this shape and dtype, or there are none.
+        If the frames are not of this shape and dtype, or there are none, or no time for each.
     """
 
     def __init__(self, frames: np.ndarray, seconds: float = 0.4):
@@ -49,6 +49,8 @@ class Animation:
                 f"Animation: frames must be (T, H, W, 3) in uint8, not {frames.shape} in "
                 f"{frames.dtype}"
             )
+        if not 0.001 <= seconds <= 60:
+            raise ValueError(f"Animation: seconds must be from 0.001 to 60, not {seconds}")
         self.frames = frames
         self.seconds = seconds
 
@@ -120,7 +122,8 @@ def animate_sampling(
     Raises
     ------
     ValueError
-        If the shapes do not fit each other, or the titles are not as many as the moments.
+        If the shapes do not fit each other, or nothing is to be shown, or the titles are not as
+        many as the moments.
     """
     pillow = require("PIL.Image", extra="course", purpose="draw an animation")
     images, grids, views = to_array(images), to_array(grids), to_array(views)
@@ -185,6 +188,7 @@ def _check(
         and grids.shape[1] == len(images)
         and views.ndim in (4, 5)
         and (*views.shape[:2], *views.shape[-2:]) == grids.shape[:4]
+        and grids.size > 0
     )
     if not fits:
         raise ValueError(

@@ -336,12 +336,28 @@ def test_unknown_transforms_and_families_are_refused():
         SpatialTransformer(1, "warp")
     with pytest.raises(ValueError, match="family must be one of .*affine, not 'projective'"):
         AffineGrid("projective")
+    with pytest.raises(ValueError, match="transform must be one of .*, not \\['affine'\\]"):
+        SpatialTransformer(1, ["affine"])
 
 
-@pytest.mark.parametrize("size", [0, (3, 0)])
-def test_an_output_without_pixels_is_refused(size):
-    with pytest.raises(ValueError, match="output_size must be at least 1, not"):
+def test_a_grid_of_the_other_convention_or_without_an_identity_is_refused():
+    with pytest.raises(ValueError, match="align_corners is True in AffineGrid and False here"):
+        SpatialTransformer(1, AffineGrid(align_corners=True))
+    SpatialTransformer(1, AffineGrid(align_corners=True), align_corners=True)
+    with pytest.raises(ValueError, match="ReLU needs an attribute `identity`"):
+        SpatialTransformer(1, nn.ReLU())
+
+
+@pytest.mark.parametrize("size", [0, (3, 0), (8, 8, 8)])
+def test_an_output_without_pixels_or_of_other_dimensions_is_refused(size):
+    with pytest.raises(ValueError, match=r"output_size must be one size or two \(P, Q\)"):
         SpatialTransformer(1, output_size=size)
+
+
+def test_an_output_size_is_whole_numbers_of_any_kind():
+    assert SpatialTransformer(1, output_size=np.int64(8)).output_size == (8, 8)
+    with pytest.raises(ValueError, match="output_size must be an integer or a tuple of integers"):
+        SpatialTransformer(1, output_size=2.5)
 
 
 def test_a_spline_needs_two_points_along_each_axis():

@@ -129,9 +129,21 @@ def test_it_takes_colours_tensors_and_lists_and_is_the_same_each_time():
     assert len(one.frames) == 2
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), 1000])
+def test_each_picture_is_shown_for_some_time(seconds):
+    with pytest.raises(ValueError, match="seconds must be from 0.001 to 60"):
+        Animation(COLOURS, seconds)
+
+
 @pytest.mark.parametrize(
     "grids, views",
-    [(GRIDS[0], VIEWS), (GRIDS, VIEWS[:2]), (GRIDS[:, :1], VIEWS[:, :1]), (GRIDS, VIEWS[..., :7])],
+    [
+        (GRIDS[:0], VIEWS[:0]),
+        (GRIDS[0], VIEWS),
+        (GRIDS, VIEWS[:2]),
+        (GRIDS[:, :1], VIEWS[:, :1]),
+        (GRIDS, VIEWS[..., :7]),
+    ],
 )
 def test_shapes_that_do_not_fit_are_refused(grids, views):
     with pytest.raises(ValueError, match=r"need grids \(T, N, P, Q, 2\) and views"):
