@@ -29,7 +29,7 @@ from ..engine import DTypeError, ShapeError, Tensor, array_module, default_gener
 from ..engine.backend import Array
 from ..engine.tensor import operand
 from ..engine.threads import in_parallel
-from .attention_tiles import Block, Mask, Noise, Scores, Tile, with_column
+from .attention_tiles import Block, Mask, Noise, Scores, Tile, in_columns, with_column
 from .shared_rules import shared_rules
 
 __all__ = ["scaled_dot_product_attention"]
@@ -155,7 +155,8 @@ def _scaled_dot_product_attention(
 
     scores = Scores(
         flat(query),
-        with_column(flat(key), 1),
+        flat(key),
+        in_columns(flat(key)),
         scale,
         Mask.of(bias, batch),
         Mask.of(allowed, batch),
@@ -232,22 +233,23 @@ def _backward(
 ) -> tuple[Array, Array, Array]:
     """Gradients of the queries, the keys and the values."""
     xp = array_module(value)
-    key = scores.key[..., :-1]
-    dq = xp.zeros_like(scores.query)
+    query, key = scores.query, scores.key
+    dq = xp.zeros_like(query)
     blocks = scores.blocks()
     tiles_of = _tiles_again(scores, value, y, log_sum, dy)
 
     def work(part: slice) -> tuple[Array, Array]:
-        dk, dv = xp.zeros(key.shape, key.dtype), xp.zeros_like(value)
-        for tile, q, p, ds in tiles_of(blocks[part]):
+        dk, dv = xp.zeros_like(key), xp.zeros_like(value)
+        for tile, p, ds in tiles_of(blocks[part]):
             dq[tile.queries] += ds @ key[tile.keys]
-            dk[tile.keys] += ds.swapaxes(1, 2) @ q
+            dk[tile.keys] += ds.swapaxes(1, 2) @ query[tile.queries]
             dv[tile.keys] += p.swapaxes(1, 2) @ dy[tile.queries]
         return dk, dv
 
     shares = in_parallel(work, len(blocks), 2 * scores.multiply_adds)
     dk, dv = (functools.reduce(operator.iadd, of_all) for of_all in zip(*shares))
     dq *= scores.scale
+    dk *= scores.scale
     return dq, dk, dv
 
 
@@ -257,22 +259,22 @@ def _backward_to_bias(scores: Scores, value: Array, y: Array, log_sum: Array, dy
     assert bias is not None
     dbias = xp.zeros(bias.values.shape, value.dtype)
     stretched = tuple(axis for axis, n in enumerate(dbias.shape) if n == 1)
-    for tile, _, _, ds in _tiles_again(scores, value, y, log_sum, dy)(scores.blocks()):
+    for tile, _, ds in _tiles_again(scores, value, y, log_sum, dy)(scores.blocks()):
         xp.add.at(dbias, bias.place(tile), ds.sum(axis=stretched, keepdims=True))
     return dbias
 
 
 def _tiles_again(
     scores: Scores, value: Array, y: Array, log_sum: Array, dy: Array
-) -> Callable[[list[Block]], Iterator[tuple[Tile, Array, Array, Array]]]:
-    """What computes the tiles of blocks again: places, scaled queries, weights, gradients ds.
+) -> Callable[[list[Block]], Iterator[tuple[Tile, Array, Array]]]:
+    """What computes the tiles of blocks again: their places, weights and scores' gradients.
 
     The weights are those that met the values, with noise if there is any.
     """
     xp = array_module(value)
-    value = with_column(value, 1)
+    columns = in_columns(value)
 
-    def tiles_of(blocks: list[Block]) -> Iterator[tuple[Tile, Array, Array, Array]]:
+    def tiles_of(blocks: list[Block]) -> Iterator[tuple[Tile, Array, Array]]:
         for block in blocks:
             queries = scores.queries(block, -log_sum[block])
             along = (dy[block] * y[block]).sum(axis=2, keepdims=True)
@@ -281,15 +283,16 @@ def _tiles_again(
                 s = scores.at(tile, queries)
                 p = xp.exp(s, out=s)
                 noise = scores.noise.at(tile, p)
+                of_values = columns[tile.columns.start][tile.items]
                 if noise is None:
-                    ds = dy_and_along @ value[tile.keys].swapaxes(1, 2)
+                    ds = dy_and_along @ of_values
                     ds *= p
                 else:
-                    ds = noise * (dy[block] @ value[tile.keys][..., :-1].swapaxes(1, 2))
+                    ds = noise * (dy[block] @ of_values[:, :-1])
                     ds -= along
                     ds *= p
                     p *= noise
-                yield tile, queries[..., :-1], p, ds
+                yield tile, p, ds
 
     return tiles_of
 
