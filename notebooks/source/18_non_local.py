@@ -518,6 +518,19 @@ figure
 # %% [markdown]
 # *Figure 5. Quality against $h$ on both pieces. The dashed line is the $h$ that was chosen on the other
 # one: nearly the best here, too.*
+#
+# A roof repeats itself. What of a piece of the photograph that does not, the leaves of a tree?
+
+# %%
+leaves = photo[280:376, 400:496]
+noisy_leaves = with_noise(leaves, seed=2)
+best_blur = max(psnr(blur(noisy_leaves, width), leaves) for width in widths)
+gain = psnr(denoise(noisy_leaves, h), leaves) - best_blur
+print(f"ahead of the best blur by {gain:.1f} dB")
+assert 0 < gain < 1
+
+# %% [markdown]
+# Little is gained there: hardly two leaves look alike. The method lives on what comes again.
 
 # %% [markdown]
 # ### Has this digit a twin?
@@ -909,6 +922,10 @@ assert min(on_clips["softmax, whole clip"] + on_clips["product, whole clip"]) > 
 # %% [markdown]
 # *Figure 11. The block in each frame by itself sees one digit and can only guess. The same block over the
 # whole clip compares frames. It has as many parameters; only its list of positions is longer.*
+#
+# With two other trunks, data and all, each frame by itself stayed below 54 %, and the product over the
+# clip above 70 %; the softmax came to between 56 and 72 %. On the pictures the order of figure 7 was the
+# same, but for concatenation, which once came as close as two points to the Gaussian.
 
 # %% [markdown]
 # ## Paper and code
