@@ -4,6 +4,7 @@ import pytest
 import minitorch_attn as mt
 import minitorch_attn.functional as F
 from minitorch_attn import nn
+from minitorch_attn.nn.summary import summary
 
 from .parity import compare_modules, normal
 
@@ -260,3 +261,13 @@ def test_the_gradient_check_passes_for_both_orders_of_norm():
 
         report = mt.gradcheck(decode, normal(2, 3, 4), normal(2, 4, 4))
         assert not any(i.warning for i in report.inputs), str(report)
+
+
+def test_multiply_adds_are_those_of_the_projections_the_look_up_and_the_network():
+    length, features, hidden = 10, 64, 96
+    layer = nn.TransformerEncoderLayer(features, 4, hidden, batch_first=True)
+    projections = 4 * length * features**2
+    look_up = 2 * length**2 * features
+    network = 2 * length * features * hidden
+    counted = summary(layer, (length, features)).multiply_adds
+    assert counted == projections + look_up + network
