@@ -386,10 +386,11 @@ def _grid(transform: str | nn.Module, align_corners: bool) -> Any:
                 f"SpatialTransformer: {type(transform).__name__} needs an attribute `identity`, "
                 "the theta (n,) of the map that changes nothing"
             )
-        if getattr(transform, "align_corners", align_corners) != align_corners:
+        of_grid = getattr(transform, "align_corners", align_corners)
+        if of_grid != align_corners:
             raise ValueError(
                 "SpatialTransformer: grid and sampler must agree, but align_corners is "
-                f"{transform.align_corners} in {type(transform).__name__} and {align_corners} here"
+                f"{of_grid} in {type(transform).__name__} and {align_corners} here"
             )
         return transform
     if not isinstance(transform, str) or transform not in GRIDS:

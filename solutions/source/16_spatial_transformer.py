@@ -78,8 +78,9 @@ check("16.attention_map", attention_map)
 # %% [markdown]
 # ## 3. Between four pixels
 #
-# What is read of a single image (H, W) at a row h and a column w, counted in pixels and not whole? The
-# tent $k(d) = \max(0, 1 - |d|)$ weighs the pixels around, and what lies outside the image is zero:
+# What is read of a single image (H, W) at a row h and a column w? Both are counted in pixels, and need
+# not be whole, nor inside. The tent $k(d) = \max(0, 1 - |d|)$ weighs the pixels around, and what lies
+# outside the image is zero:
 #
 # $$y = \sum_{i,j} k(h - i)\, k(w - j)\; x_{ij}$$
 #
@@ -105,7 +106,8 @@ check("16.read_pixel", read_pixel)
 #
 # How does that number change when the place moves a little? Return the derivatives of what
 # `read_pixel` gives with respect to h and to w, as an array of two numbers `(dy/dh, dy/dw)`. The place
-# lies inside the image, and not on a pixel. For `[[0, 4], [8, 12]]` they are 8 and 4 everywhere.
+# lies inside the image, and neither h nor w is whole. For `[[0, 4], [8, 12]]` they are 8 and 4
+# everywhere.
 
 
 # %% exercise="slopes"
@@ -132,7 +134,9 @@ check("16.slopes", slopes)
 # image is zero.
 #
 # It need not be fast. One way is to write the weights out: arrays of the tents `k(h - i)` of shape
-# (N, P, Q, H) and `k(w - j)` of shape (N, P, Q, W), and `np.einsum`. Another is that of the lesson.
+# (N, P, Q, H) and `k(w - j)` of shape (N, P, Q, W), and `np.einsum`. The rule of the grid then needs
+# the slope of the tent. Another way is that of the lesson: four neighbours, by their indices. No place
+# in the checks lies on a pixel, and some lie far outside.
 
 
 # %% exercise="sample"
