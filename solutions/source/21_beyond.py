@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Exercises 21: beyond
 #
-# From attention without a square to modules of a few lines. The letters are those of
-# [lesson 21](../notebooks/21_beyond.ipynb): tokens are rows, `q`, `k`, `v` have shape (L, D), feature maps (N, C, H, W).
+# From attention without a square to modules of a few lines. The letters are those of [lesson
+# 21](../notebooks/21_beyond.ipynb): tokens are rows, `q`, `k`, `v` have shape (L, D), feature maps (N, C, H, W).
 #
 # Run a cell, then its check. `hint("21.linear_attention")` gives one hint at a time, and after a try
 # `solution("21.linear_attention")` shows a way to do it.
@@ -21,8 +21,8 @@ from minitorch_attn.course import check
 #
 # $$y_i = \frac{S^\top f_i}{f_i \cdot z}, \qquad S = \sum_j g_j v_j^\top, \qquad z = \sum_j g_j$$
 #
-# in primitive form, `return y, (vjp_q, vjp_k, vjp_v)`, without an L x L table. For one token, $y = v$ whatever $q$ and
-# $k$ are. `phi` is given.
+# in primitive form, `return y, (vjp_q, vjp_k, vjp_v)`, without an L x L table. For one token, $y = v$ whatever $q$
+# and $k$ are. `phi` is given.
 
 
 # %%
@@ -96,8 +96,8 @@ check("21.causal", causal)
 # $$\delta = x - \mu, \qquad V = \frac{1}{n} \sum_{h,w} \delta^2 + \lambda, \qquad
 # s = \sigma\Big(\frac{\delta^2}{4 V} + \frac{1}{2}\Big), \qquad y = s\, x$$
 #
-# in primitive form: `return y, vjp_x`. The gradient reaches $x$ through the product, and through the gate; in the gate, through
-# $\delta$ itself and through $V$; and each $\delta$ holds $x$ directly and through the mean.
+# in primitive form: `return y, vjp_x`. The gradient reaches $x$ through the product, and through the gate; in the
+# gate, through $\delta$ itself and through $V$; and each $\delta$ holds $x$ directly and through the mean.
 
 
 # %% exercise="simam"
@@ -125,9 +125,9 @@ check("21.simam", simam)
 # %% [markdown]
 # ## 4. Criss-cross weights
 #
-# For each position of one image: scores $q_i \cdot k_j$ with the $W$ positions of its row, then with the $H$ positions of
-# its column, and one softmax over all of them. The position itself is in both; in the column its weight is to be 0, so
-# that it counts once. No scale.
+# For each position of one image: scores $q_i \cdot k_j$ with the $W$ positions of its row, then with the $H$
+# positions of its column, and one softmax over all of them. The position itself is in both; in the column its weight
+# is to be 0, so that it counts once. No scale.
 
 
 # %% exercise="criss_cross_weights"
@@ -150,10 +150,10 @@ check("21.criss_cross_weights", criss_cross_weights)
 # %% [markdown]
 # ## 5. Patches
 #
-# Cut images into patches of `size` by `size` pixels: (N, C, H, W) becomes (N, L, C size size), patch after patch along each
-# row of patches. Within a patch the order is channel, row, column, as in a convolution's weight. In primitive form: the
-# rule puts the patches of `dy` back to their places. For an image of one channel with the pixels 0 to 15 in rows of four, and patches of
-# 2, the first patch is 0, 1, 4, 5.
+# Cut images into patches of `size` by `size` pixels: (N, C, H, W) becomes (N, L, C size size), patch after patch
+# along each row of patches. Within a patch the order is channel, row, column, as in a convolution's weight. In
+# primitive form: the rule puts the patches of `dy` back to their places. For an image of one channel with the pixels
+# 0 to 15 in rows of four, and patches of 2, the first patch is 0, 1, 4, 5.
 
 
 # %% exercise="patches"
@@ -178,9 +178,9 @@ check("21.patches", patches)
 # %% [markdown]
 # ## 6. Global context
 #
-# With `hidden = channels // reduction`: `self.mask`, a 1x1 convolution to one channel without a bias (a softmax does not
-# notice one); `self.fc1`, a linear map to `hidden`; `self.norm`, `nn.LayerNorm(hidden)`; `self.fc2`, a linear map back, both with
-# biases.
+# With `hidden = channels // reduction`: `self.mask`, a 1x1 convolution to one channel without a bias (a softmax does
+# not notice one); `self.fc1`, a linear map to `hidden`; `self.norm`, `nn.LayerNorm(hidden)`; `self.fc2`, a linear
+# map back, both with biases.
 #
 # $$a_j = \mathrm{softmax}_j(\mathrm{mask}(x)_j), \qquad z = \sum_j a_j x_j, \qquad
 # y_i = x_i + \mathrm{fc2}(\mathrm{relu}(\mathrm{norm}(\mathrm{fc1}(z))))$$
