@@ -15,7 +15,15 @@ from pathlib import Path
 
 from .measure import CASES, Result, clock_for, measure
 
-MODULES = ("engine_overhead", "convolution", "sampling", "normalization", "pooling", "networks")
+MODULES = (
+    "engine_overhead",
+    "convolution",
+    "sampling",
+    "normalization",
+    "pooling",
+    "attention",
+    "networks",
+)
 PEERS = ("torch", "dezero", "chainer", "mygrad", "autograd")
 
 
