@@ -35,7 +35,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
         if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p is a probability, from 0 to 1, not {p}")
+            raise ValueError(f"{type(self).__name__}: p is a probability, from 0 to 1, not {p}")
         self.p = p
 
     def forward(self, x: Any) -> Tensor:
@@ -45,7 +45,7 @@ class Dropout(Module):
         return str(self.p)
 
 
-class Dropout2d(Module):
+class Dropout2d(Dropout):
     r"""In training, set whole channels to zero at random. (N, C, H, W) -> (N, C, H, W).
 
     .. math::
@@ -53,31 +53,12 @@ class Dropout2d(Module):
         y_{nchw} = \frac{x_{nchw}\, m_{nc}}{1 - p}, \qquad
         m_{nc} \sim \mathrm{Bernoulli}(1 - p)
 
-    Parameters
-    ----------
-    p : float
-        Probability of a zero, from 0 to 1.
-    inplace : bool
-        Taken for PyTorch's sake, and without effect: the input is never overwritten.
-
-    Raises
-    ------
-    ValueError
-        If p is not a probability.
+    Parameters and errors are those of `Dropout`.
 
     References
     ----------
     Tompson et al., "Efficient Object Localization Using Convolutional Networks" (CVPR 2015).
     """
 
-    def __init__(self, p: float = 0.5, inplace: bool = False):
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout2d: p is a probability, from 0 to 1, not {p}")
-        self.p = p
-
     def forward(self, x: Any) -> Tensor:
         return F.dropout2d(x, p=self.p, training=self.training)
-
-    def extra_repr(self) -> str:
-        return str(self.p)
