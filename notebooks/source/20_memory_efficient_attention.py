@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 20 · Memory-efficient attention
 #
-# Softmax attention in tiles: the same numbers, forward and backward, without ever holding the table of
-# all scores.
+# Softmax attention in tiles: the same numbers, forward and backward, without ever holding the table
+# of all scores.
 #
 # **You will be able to**
 #
@@ -32,8 +32,8 @@ mt.set_default_dtype("float64")
 # ## The idea in one picture
 #
 # A photograph, cut into patches of 8 x 8 pixels. Each patch is a token: the colours of its four
-# quarters, 12 numbers $x_i$. Each looks at all others, and the more alike two patches are, the higher
-# their score, $s_{ij} = -10\,|x_i - x_j|^2$.
+# quarters, 12 numbers $x_i$. Each looks at all others, and the more alike two patches are, the
+# higher their score, $s_{ij} = -10\,|x_i - x_j|^2$.
 
 
 # %%
@@ -99,9 +99,9 @@ figure
 # 512. This lesson's algorithm holds one tile at a time, the framed one, and forgets it before it
 # goes on to the next.*
 #
-# A wider picture of twice as many patches has four times as many scores. But nobody wants the scores:
-# what is wanted is one output for each query. The question of this lesson is whether a softmax can
-# be had without its whole row at hand.
+# A wider picture of twice as many patches has four times as many scores. But nobody wants the
+# scores: what is wanted is one output for each query. The question of this lesson is whether a
+# softmax can be had without its whole row at hand.
 
 # %%
 del s  # nobody needs it any more
@@ -109,8 +109,8 @@ del s  # nobody needs it any more
 # %% [markdown]
 # ## The equations
 #
-# Queries $q: (L, D)$, keys $k: (S, D)$ and values $v: (S, D_v)$; $i$ counts queries, $j$ counts keys.
-# In self-attention $S = L$. With $\tau = 1/\sqrt{D}$,
+# Queries $q: (L, D)$, keys $k: (S, D)$ and values $v: (S, D_v)$; $i$ counts queries, $j$ counts
+# keys. In self-attention $S = L$. With $\tau = 1/\sqrt{D}$,
 #
 # $$s_{ij} = \tau\, q_i \cdot k_j, \qquad p_{ij} = \frac{e^{s_{ij}}}{\sum_{j'} e^{s_{ij'}}}, \qquad
 # y_i = \sum_j p_{ij}\, v_j$$
@@ -120,13 +120,13 @@ del s  # nobody needs it any more
 #
 # ### The softmax, one key at a time
 #
-# The exponential of a large score overflows, so the largest score $m$ is subtracted first. This changes
-# nothing, as numerator and denominator are both multiplied by $e^{-m}$:
+# The exponential of a large score overflows, so the largest score $m$ is subtracted first. This
+# changes nothing, as numerator and denominator are both multiplied by $e^{-m}$:
 #
 # $$y = \frac{\sum_j e^{s_j - m}\, v_j}{\sum_j e^{s_j - m}}, \qquad m = \max_j s_j$$
 #
-# Written so, it takes three passes over the row: one for $m$, one for the sum, one for the output. Here
-# is how one pass does. Suppose that the first $n$ keys have been met. Of them we know
+# Written so, it takes three passes over the row: one for $m$, one for the sum, one for the output.
+# Here is how one pass does. Suppose that the first $n$ keys have been met. Of them we know
 #
 # $$m_n = \max_{j \le n} s_j, \qquad l_n = \sum_{j \le n} e^{s_j - m_n}, \qquad
 # a_n = \sum_{j \le n} e^{s_j - m_n}\, v_j$$
@@ -163,9 +163,9 @@ del s  # nobody needs it any more
 # l' = e^{m - m'}\, l + \sum_{j \in J} e^{s_j - m'}, \qquad
 # a' = e^{m - m'}\, a + \sum_{j \in J} e^{s_j - m'}\, v_j$$
 #
-# For a block of $r$ queries and a block of $c$ keys the scores are one matrix product,
-# $(r, D) \times (D, c)$, and the last sum is another, $(r, c) \times (c, D_v)$. Between the two lives
-# the tile, $r \times c$ numbers.
+# For a block of $r$ queries and a block of $c$ keys the scores are one matrix product, $(r, D)
+# \times (D, c)$, and the last sum is another, $(r, c) \times (c, D_v)$. Between the two lives the
+# tile, $r \times c$ numbers.
 #
 # ### What to keep for the backward pass
 #
@@ -174,8 +174,8 @@ del s  # nobody needs it any more
 #
 # $$\ell = \log \sum_j e^{s_j} = m_S + \log l_S, \qquad p_j = e^{s_j - \ell}$$
 #
-# (rule: $\log(e^{m} l) = m + \log l$). With $\ell$ there is nothing online about the backward pass any
-# more: each weight comes from its own score alone.
+# (rule: $\log(e^{m} l) = m + \log l$). With $\ell$ there is nothing online about the backward pass
+# any more: each weight comes from its own score alone.
 
 # %% [markdown]
 # ### Backward
@@ -190,10 +190,12 @@ del s  # nobody needs it any more
 #
 # $$dp_{ij} = dy_i \cdot v_j$$
 #
-# **Scores.** The softmax's rule (lesson 11; derived for `cross_entropy` in lesson 04) needs a sum along
-# the row:
+# **Scores.** A score raises its own weight and lowers those of all other keys (lesson 11):
+# $\partial p_{ij'} / \partial s_{ij} = p_{ij'} (\mathbb{1}[j = j'] - p_{ij})$. By the chain rule,
+# summed over all weights of the row, and with $p_{ij}$ taken out of both terms,
 #
-# $$ds_{ij} = p_{ij} \Big( dp_{ij} - \sum_{j'} p_{ij'}\, dp_{ij'} \Big)$$
+# $$ds_{ij} = \sum_{j'} dp_{ij'}\, p_{ij'} \left( \mathbb{1}[j = j'] - p_{ij} \right)
+# = p_{ij} \Big( dp_{ij} - \sum_{j'} p_{ij'}\, dp_{ij'} \Big)$$
 #
 # That sum runs over *all* keys, and a tile holds only some of them. Here comes the one idea of the
 # backward pass. Put in what $dp$ is, and take $dy_i$, which has no $j'$ in it, out of the sum:
@@ -201,8 +203,8 @@ del s  # nobody needs it any more
 # $$\sum_{j'} p_{ij'}\, dp_{ij'} = \sum_{j'} p_{ij'}\, (dy_i \cdot v_{j'})
 # = dy_i \cdot \sum_{j'} p_{ij'}\, v_{j'} = dy_i \cdot y_i =: \delta_i$$
 #
-# The output itself has done the sum already. So $\delta: (L)$ is computed from $dy$ and $y$ before the
-# first tile, and
+# The output itself has done the sum already. So $\delta: (L)$ is computed from $dy$ and $y$ before
+# the first tile, and
 #
 # $$\boxed{\; ds_{ij} = p_{ij}\, (dy_i \cdot v_j - \delta_i), \qquad p_{ij} = e^{s_{ij} - \ell_i} \;}$$
 #
@@ -212,10 +214,10 @@ del s  # nobody needs it any more
 #
 # $$dq_i = \tau \sum_j ds_{ij}\, k_j, \qquad dk_j = \tau \sum_i ds_{ij}\, q_i$$
 #
-# All three results are sums over the table, so they are collected tile by tile. What does it cost? Let
-# us count multiply-adds in units of $L S D$ (for $D_v = D$). Plain: 2 products forward ($s$ and $y$), 4
-# backward ($dv$, $dp$, $dq$, $dk$). Tiles: one more, as $s$ is computed again. **Seven products instead
-# of six, and no table.**
+# All three results are sums over the table, so they are collected tile by tile. What does it cost?
+# Let us count multiply-adds in units of $L S D$ (for $D_v = D$). Plain: 2 products forward ($s$ and
+# $y$), 4 backward ($dv$, $dp$, $dq$, $dk$). Tiles: one more, as $s$ is computed again. **Seven
+# products instead of six, and no table.**
 
 # %% [markdown]
 # ## The code
@@ -259,12 +261,12 @@ assert rises[-1] == chosen[0]
 figure
 
 # %% [markdown]
-# *Figure 3. The roof patch meets its 4240 keys. Above, the maximum so far; below, the sum relative to
-# it. Where the maximum rises, the sum is scaled down, and goes on growing from there. The last
+# *Figure 3. The roof patch meets its 4240 keys. Above, the maximum so far; below, the sum relative
+# to it. Where the maximum rises, the sum is scaled down, and goes on growing from there. The last
 # rise is where the patch meets itself.*
 #
-# Now attention. The plain form first, as a primitive: the output and a rule for each input. It holds
-# `p`, the whole table.
+# Now attention. The plain form first, as a primitive: the output and a rule for each input. It
+# holds `p`, the whole table.
 
 
 # %%
@@ -290,8 +292,8 @@ def plain_attention(q, k, v):
 
 
 # %% [markdown]
-# And in tiles. The forward pass is the online softmax, with a block of queries in place of one query and
-# a block of keys in place of one key. It returns $y$ and $\ell$.
+# And in tiles. The forward pass is the online softmax, with a block of queries in place of one
+# query and a block of keys in place of one key. It returns $y$ and $\ell$.
 
 
 # %%
@@ -345,8 +347,8 @@ def tiled_attention(q, k, v, *, size=256):
 
 
 # %% [markdown]
-# Equal? On sizes that no tile divides, outputs and all gradients; and beside them the library's, which
-# runs the same algorithm behind `F.scaled_dot_product_attention`.
+# Equal? On sizes that no tile divides, outputs and all gradients; and beside them the library's,
+# which runs the same algorithm behind `F.scaled_dot_product_attention`.
 
 # %%
 rng = np.random.default_rng(0)
@@ -369,9 +371,10 @@ for name, one, other, third in zip(("y", "dq", "dk", "dv"), plain, tiled, librar
 # %% [markdown]
 # ### Two passes less
 #
-# The library's file, `ops/attention.py`, has the same loops. What it adds is thrift: a pass over a tile
-# that does nothing but subtract costs a good part of what a product costs. Subtracting can be had for
-# nothing. Give every query one more feature, $-\ell_i$, and every key one more, a 1:
+# The library's file, `ops/attention.py`, has the same loops. What it adds is thrift. Two passes
+# over every tile of the backward pass do nothing but subtract, $\ell$ from the scores and $\delta$
+# from $dp$. That can be had for nothing. Give every query one more feature, $-\ell_i$, and every
+# key one more, a 1:
 #
 # $$(\tau q_i,\ -\ell_i) \cdot (k_j,\ 1) = \tau\, q_i \cdot k_j - \ell_i$$
 #
@@ -392,9 +395,10 @@ print(
 )
 
 # %% [markdown]
-# And the forward pass need not follow the maximum closely: any number near it keeps the exponentials
-# from overflowing. The library subtracts the maximum of the first tile, lets later scores exceed it by up to
-# 16 ($e^{16}$ is nine million, far from overflow), and moves it only beyond that.
+# And the forward pass need not follow the maximum closely: any number near it keeps the
+# exponentials from overflowing. The library subtracts the maximum of the first tile, lets later
+# scores exceed it by up to 16 ($e^{16}$ is nine million, far from overflow), and moves it only
+# beyond that.
 
 # %% [markdown]
 # ## The gradient check
@@ -453,9 +457,9 @@ print("with a single tile:", "passed" if one_tile.ok else "failed")
 viz.draw_gradcheck(wrong)
 
 # %% [markdown]
-# *Figure 5. The gradients of queries and keys are wrong, those of the values right: $dv$ does not need
-# the sum. That the same rules pass with a single tile says where to look: at what
-# crosses from tile to tile.*
+# *Figure 5. The gradients of queries and keys are wrong, those of the values right: $dv$ does not
+# need the sum. That the same rules pass with a single tile says where to look: at what crosses from
+# tile to tile.*
 
 # %% [markdown]
 # ## At work
@@ -463,8 +467,8 @@ viz.draw_gradcheck(wrong)
 # ### Memory against length
 #
 # `tracemalloc` counts what NumPy allocates. We measure the largest amount held at any moment of
-# forward and backward together, in float32 with $D = 64$, for twice the length each time. The inputs are
-# made before and do not count; the output and the three gradients do.
+# forward and backward together, in float32 with $D = 64$, for twice the length each time. The
+# inputs are made before and do not count; the output and the three gradients do.
 
 
 # %%
@@ -541,34 +545,36 @@ assert megabytes["plain"][-1] > 20 * megabytes["library"][-1]
 figure
 
 # %% [markdown]
-# *Figure 6. Left, memory: for twice the length plain attention takes four times as much, tiles at most
-# twice as much. Right, time on the computer that ran this page: all three grow with the square in the
-# end, for every query still meets every key. (Our rules run the backward pass three times;
+# *Figure 6. Left, memory: for twice the length plain attention takes four times as much, tiles at
+# most twice as much. Right, time on the computer that ran this page: all three grow with the square
+# in the end, for every query still meets every key. (Our rules run the backward pass three times;
 # the library runs it once.)*
 #
-# At length 4096 the plain form holds more than twenty times what the library does. Nearly half of what
-# the library holds is what was asked for: the output and three gradients, 1 MB each, which grow with
-# the length too.
+# At length 4096 the plain form holds more than twenty times what the library does. Nearly half of
+# what the library holds is what was asked for: the output and three gradients, 1 MB each, which
+# grow with the length too.
 
 # %% [markdown]
 # ### A photograph in pieces
 #
-# What is it good for to look at *everything*? The same photograph is cut into patches of 4 x 4 pixels,
-# 16 960 pieces, and the pieces lie shuffled in a box. For each place of the picture we have a noisy view
-# of what belongs there. Which piece is it?
+# What is it good for to look at *everything*? The same photograph is cut into patches of 4 x 4
+# pixels, 16 960 pieces, and the pieces lie shuffled in a box. For each place of the picture we have
+# a noisy view of what belongs there. Which piece is it?
 #
-# That is attention: the noisy views are the queries, the pieces are keys and values. If the noise has
-# variance $\sigma^2$, the probability that piece $k_j$ lies behind view $q_i$ is, by Bayes' rule,
+# That is attention: the noisy views are the queries, the pieces are keys and values. If the noise
+# has variance $\sigma^2$, the probability that piece $k_j$ lies behind view $q_i$ is, by Bayes'
+# rule,
 #
 # $$p_{ij} \propto e^{-|q_i - k_j|^2 / 2 \sigma^2} \propto
 # e^{(q_i \cdot k_j - |k_j|^2 / 2) / \sigma^2}$$
 #
-# ($|q_i|^2$ is the same for all pieces and cancels in the softmax): attention with $\tau = 1 / \sigma^2$,
-# where $-|k_j|^2/2$ rides along in one more feature, as above. The output is the expected piece.
+# ($|q_i|^2$ is the same for all pieces and cancels in the softmax): attention with $\tau = 1 /
+# \sigma^2$, where $-|k_j|^2/2$ rides along in one more feature, as above. The output is the
+# expected piece.
 #
-# The table would have $16\,960^2$ scores: 1.2 GB in float32. With the memory of our tiles the plain form
-# could look at a small part of the box only. So we compare: a part of the pieces, drawn at random, and all of them;
-# from three seeds.
+# The table would have $16\,960^2$ scores: 1.2 GB in float32. With the memory of our tiles the plain
+# form could look at a small part of the box only. So we compare: a part of the pieces, drawn at
+# random, and all of them; from three seeds.
 
 # %%
 SIGMA = 0.1
@@ -624,8 +630,8 @@ titles = ["noisy views", "1/16 of the pieces", "1/4 of the pieces", "all pieces"
 viz.show_images(np.clip(pictures, 0, 1), titles, columns=2)
 
 # %% [markdown]
-# *Figure 7. A corner of the picture: what is known of each place, and what is put together from one piece in
-# sixteen, from one in four, and from all of them.*
+# *Figure 7. A corner of the picture: what is known of each place, and what is put together from one
+# piece in sixteen, from one in four, and from all of them.*
 
 # %%
 viz.plot_arms(
@@ -634,8 +640,8 @@ viz.plot_arms(
 )
 
 # %% [markdown]
-# *Figure 8. A dot is one seed. Four times as many pieces bring one or two decibels, until the box is
-# whole: then the right piece is among them, for every place at once, and the quality jumps.*
+# *Figure 8. A dot is one seed. Four times as many pieces bring one or two decibels, until the box
+# is whole: then the right piece is among them, for every place at once, and the quality jumps.*
 #
 # A part of the table, however chosen, does not hold the one entry that matters. This is why exact
 # attention is worth its price here; and the price is time, no longer memory:
@@ -657,14 +663,14 @@ assert peak < 30
 # | size of a tile | what fits a GPU's shared memory | such as 128 x 64 | 512 x 256: what fits the cache of a processor's core |
 # | a query that may see no key | not said | zeros | zeros, with zero gradients, as in PyTorch |
 #
-# A trap: "memory-efficient" is not "approximate". Linear attention (lesson 21) changes the formula to
-# save time; this one changes the order of summation alone.
+# A trap: "memory-efficient" is not "approximate". Linear attention (lesson 21) changes the formula
+# to save time; this one changes the order of summation alone.
 
 # %% [markdown]
 # ## Predict before you run
 #
-# **1.** To every score of a query 1000 is added. What happens to the output, to $\ell$, and to a softmax
-# that does not subtract a maximum?
+# **1.** To every score of a query 1000 is added. What happens to the output, to $\ell$, and to a
+# softmax that does not subtract a maximum?
 
 # %%
 row = rng.normal(size=40)
@@ -679,14 +685,14 @@ print("output unchanged:", np.allclose(before, after), " without a maximum:", na
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The output stays: the factor $e^{1000}$ cancels. $\ell$ grows by 1000, which a float holds easily; that is why the
-# logarithm is stored and not the sum. Without a maximum, $e^{1000}$ is infinite, and infinity over
-# infinity is not a number.
+# The output stays: the factor $e^{1000}$ cancels. $\ell$ grows by 1000, which a float holds easily;
+# that is why the logarithm is stored and not the sum. Without a maximum, $e^{1000}$ is infinite,
+# and infinity over infinity is not a number.
 #
 # </details>
 #
-# **2.** With `is_causal=True`, query $i$ sees the keys up to $i$. The table is cut into 8 x 8 tiles. How many
-# need not be computed at all?
+# **2.** With `is_causal=True`, query $i$ sees the keys up to $i$. The table is cut into 8 x 8
+# tiles. How many need not be computed at all?
 
 # %%
 edges = np.arange(8)
@@ -696,14 +702,14 @@ print(f"{hidden} of 64")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 28: those wholly above the diagonal. The 8 tiles on the diagonal are half hidden and must be masked
-# number by number; of the others 28 are seen wholly. With many tiles, causal attention costs about
-# half. The plain form computes all scores and then throws half of them away.
+# 28: those wholly above the diagonal. The 8 tiles on the diagonal are half hidden and must be
+# masked number by number; of the others 28 are seen wholly. With many tiles, causal attention costs
+# about half. The plain form computes all scores and then throws half of them away.
 #
 # </details>
 #
-# **3.** The keys (and with them the values) come in another order. In which of $m_n$, $l_n$, $\ell$, $y$
-# does it show?
+# **3.** The keys (and with them the values) come in another order. In which of $m_n$, $l_n$,
+# $\ell$, $y$ does it show?
 
 # %%
 order = rng.permutation(40)
@@ -717,9 +723,9 @@ print(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Only on the way. At the end $m$ and $l$ belong to the whole row, and so do $\ell$ and $y$. In the last digits
-# there may be a difference: floating-point sums depend on their order. It is as large as the
-# difference between two tile sizes.
+# Only on the way. At the end $m$ and $l$ belong to the whole row, and so do $\ell$ and $y$. In the
+# last digits there may be a difference: floating-point sums depend on their order. It is as large
+# as the difference between two tile sizes.
 #
 # </details>
 

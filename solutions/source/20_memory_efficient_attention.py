@@ -2,9 +2,9 @@
 # # Exercises 20: memory-efficient attention
 #
 # From the online softmax of one row to attention in tiles with its rules. The letters are those of
-# [lesson 20](../notebooks/20_memory_efficient_attention.ipynb): `m` the maximum so far, `l` the sum of
-# exponentials relative to it, `a` the sum of exponentials times values, `log_sum` the logarithm of the
-# whole sum; queries `q` (L, D), keys `k` (S, D), values `v` (S, Dv).
+# [lesson 20](../notebooks/20_memory_efficient_attention.ipynb): `m` the maximum so far, `l` the sum
+# of exponentials relative to it, `a` the sum of exponentials times values, `log_sum` the logarithm
+# of the whole sum; queries `q` (L, D), keys `k` (S, D), values `v` (S, Dv).
 #
 # Run a cell, then its check. `hint("20.running")` gives one hint at a time, and after a try
 # `solution("20.running")` shows a way to do it.
@@ -21,9 +21,9 @@ from minitorch_attn.course import check
 #
 # $$m_n = \max_{j \le n} s_j, \qquad l_n = \sum_{j \le n} e^{s_j - m_n}$$
 #
-# from $m_{n-1}$, $l_{n-1}$ and $s_n$ alone. Return two arrays of the length of `s`. For example, the
-# scores `[0, 0, log 2]` give the maxima `[0, 0, log 2]` and the sums `[1, 2, 2]`: at the third key
-# the old sum 2 is scaled to 1, and 1 is added.
+# from $m_{n-1}$, $l_{n-1}$ and $s_n$ alone. Return two arrays of the length of `s`. For example,
+# the scores `[0, 0, log 2]` give the maxima `[0, 0, log 2]` and the sums `[1, 2, 2]`: at the third
+# key the old sum 2 is scaled to 1, and 1 is added.
 
 
 # %% exercise="running"
@@ -48,9 +48,10 @@ check("20.running", running)
 # %% [markdown]
 # ## 2. Two parts become one
 #
-# Two tiles of the same queries were met apart, perhaps on two computers. Each left its `m` (L, 1), its `l`
-# (L, 1) and its `a` (L, Dv), relative to its own `m`. Return `m`, `l` and `a` of both together. For
-# example, with $m_1 = 0$, $l_1 = 2$ and $m_2 = \log 2$, $l_2 = 1$ the two make $m = \log 2$ and $l = 2$.
+# Two tiles of the same queries were met apart, perhaps on two computers. Each left its `m` (L, 1),
+# its `l` (L, 1) and its `a` (L, Dv), relative to its own `m`. Return `m`, `l` and `a` of both
+# together. For example, with $m_1 = 0$, $l_1 = 2$ and $m_2 = \log 2$, $l_2 = 1$ the two make $m =
+# \log 2$ and $l = 2$.
 
 
 # %% exercise="merge"
@@ -98,12 +99,13 @@ check("20.forward", forward)
 # %% [markdown]
 # ## 4. The gradient of one tile's scores
 #
-# Of a tile we know its scores `s` (r, c), its queries' `log_sum` (r, 1) over *all* keys, the tile's values
-# `v` (c, Dv), the final output `y` (r, Dv) and its gradient `dy` (r, Dv). Return
+# Of a tile we know its scores `s` (r, c), its queries' `log_sum` (r, 1) over *all* keys, the tile's
+# values `v` (c, Dv), the final output `y` (r, Dv) and its gradient `dy` (r, Dv). Return
 #
 # $$ds_{ij} = p_{ij} \Big( dy_i \cdot v_j - \sum_{j'} p_{ij'}\, dy_i \cdot v_{j'} \Big)$$
 #
-# where the sum is over all keys, of which the tile has only some. Which of the arrays knows that sum?
+# where the sum is over all keys, of which the tile has only some. Which of the arrays knows that
+# sum?
 
 
 # %% exercise="score_gradient"
@@ -122,9 +124,9 @@ check("20.score_gradient", score_gradient)
 # %% [markdown]
 # ## 5. The whole, with its rules
 #
-# Attention in primitive form, `return y, (vjp_q, vjp_k, vjp_v)`, with keys in blocks of `size` both forward
-# and backward. Your `forward` and `score_gradient` may be used. No array of L x S numbers should be
-# made.
+# Attention in primitive form, `return y, (vjp_q, vjp_k, vjp_v)`, with keys in blocks of `size` both
+# forward and backward. Your `forward` and `score_gradient` may be used. No array of L x S numbers
+# should be made.
 
 
 # %% exercise="tiled_attention"
