@@ -170,7 +170,7 @@ figure
 # $$dh_{npq} = \sum_c dy_{ncpq} \left[ (1 - \alpha)(x_{10} - x_{00}) + \alpha (x_{11} - x_{01}) \right]$$
 #
 # The bracket is the *slope of the image* at that place. Where the image is flat, a place learns
-# nothing; and outside the image, more than a pixel away from it, all is flat.
+# nothing; and outside the image, a pixel and more away from its outermost pixels, all is flat.
 #
 # **To the coordinates.** $w$ is linear in $u$, with the factor $W / 2$:
 #
