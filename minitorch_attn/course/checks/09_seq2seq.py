@@ -86,6 +86,52 @@ def no_tanh(x, w_ih, w_hh):
     return _states(x, w_ih, w_hh, step=lambda a, u: a + u)[:, 1:]
 
 
+@rnn_forward.mutant(
+    "You kept the sum before the tanh; what is carried along is right, but h is its tanh."
+)
+def sums_kept(x, w_ih, w_hh):
+    h = _states(x, w_ih, w_hh)
+    return x @ w_ih.T + h[:, :-1] @ w_hh.T
+
+
+@rnn_forward.mutant("You carry the sum along; what the next step needs is its tanh, the state.")
+def sums_carried(x, w_ih, w_hh):
+    return np.tanh(_states(x, w_ih, w_hh, step=lambda a, u: a + u)[:, 1:])
+
+
+@rnn_forward.mutant(
+    "Every element holds the last state: is it one array, overwritten in each step? Make a new h."
+)
+def one_array_for_all(x, w_ih, w_hh):
+    y = rnn_forward_reference(x, w_ih, w_hh)
+    return np.repeat(y[:, -1:], y.shape[1], axis=1)
+
+
+@rnn_forward.mutant("The first state of yours is h_0 = 0; begin with the one after an element.")
+def zeros_in_front(x, w_ih, w_hh):
+    return _states(x, w_ih, w_hh)
+
+
+@rnn_forward.mutant(
+    "Your loop goes over the sequences, axis 0; time is axis 1: element t of all is `x[:, t]`."
+)
+def loop_over_the_batch(x, w_ih, w_hh):
+    return _states(x.swapaxes(0, 1), w_ih, w_hh)[:, 1:].swapaxes(0, 1)
+
+
+@rnn_forward.mutant(
+    "A sequence begins with the last state of the one before it; each begins with zeros."
+)
+def carried_to_the_next_sequence(x, w_ih, w_hh):
+    N, L, D_in = x.shape
+    return rnn_forward_reference(x.reshape(1, N * L, D_in), w_ih, w_hh).reshape(N, L, -1)
+
+
+@rnn_forward.mutant("You read from the last element to the first; begin with `x[:, 0]`.")
+def read_from_the_end(x, w_ih, w_hh):
+    return rnn_forward_reference(x[:, ::-1], w_ih, w_hh)[:, ::-1]
+
+
 # -- rnn ------------------------------------------------------------------------------------
 
 
@@ -94,11 +140,14 @@ def _rnn(
     w_ih,
     w_hh,
     *,
-    carry=lambda da, w_hh: da @ w_hh,
+    carry=lambda da, dh, w_hh: da @ w_hh,
     slope=lambda y: 1 - y**2,
+    walk=reversed,
     steps=slice(None),
+    divide=lambda x: 1,
     reaches=lambda dy: dy,
     before=slice(None, -1),
+    slope_at=slice(1, None),
 ):
     """The network with its rules; each setting can be replaced by a mistake."""
     h = _states(x, w_ih, w_hh)
@@ -107,22 +156,31 @@ def _rnn(
     def through_time(dy):
         dy = reaches(dy)
         da, dh = np.empty_like(y), np.zeros_like(y[:, 0])
-        for t in reversed(range(y.shape[1])):
+        for t in walk(range(y.shape[1])):
             dh = dh + dy[:, t]
-            da[:, t] = dh * slope(y[:, t])
-            dh = carry(da[:, t], w_hh)
+            da[:, t] = dh * slope(h[:, slope_at][:, t])
+            dh = carry(da[:, t], dh, w_hh)
         return da
 
     def vjp_x(dy):
         return through_time(dy) @ w_ih
 
     def vjp_w_ih(dy):
-        return np.einsum("nld,nli->di", through_time(dy)[:, steps], x[:, steps])
+        return np.einsum("nld,nli->di", through_time(dy)[:, steps], x[:, steps]) / divide(x)
 
     def vjp_w_hh(dy):
-        return np.einsum("nld,nle->de", through_time(dy)[:, steps], h[:, before][:, steps])
+        da = through_time(dy)
+        return np.einsum("nld,nle->de", da[:, steps], h[:, before][:, steps]) / divide(x)
 
     return y, (vjp_x, vjp_w_ih, vjp_w_hh)
+
+
+def _rules_from(through_time, x, w_ih, h):
+    return (
+        lambda dy: through_time(dy) @ w_ih,
+        lambda dy: np.einsum("nld,nli->di", through_time(dy), x),
+        lambda dy: np.einsum("nld,nle->de", through_time(dy), h[:, :-1]),
+    )
 
 
 def rnn_reference(x, w_ih, w_hh):
@@ -149,12 +207,12 @@ rnn = Exercise(
 
 @rnn.mutant("The gradient is not carried to the step before: add what comes back, da @ w_hh.")
 def no_way_back(x, w_ih, w_hh):
-    return _rnn(x, w_ih, w_hh, carry=lambda da, w_hh: np.zeros_like(da))
+    return _rnn(x, w_ih, w_hh, carry=lambda da, dh, w_hh: np.zeros_like(da))
 
 
 @rnn.mutant("On the way back through the step rows are multiplied by `w_hh`, not its transpose.")
 def transposed_on_the_way_back(x, w_ih, w_hh):
-    return _rnn(x, w_ih, w_hh, carry=lambda da, w_hh: da @ w_hh.T)
+    return _rnn(x, w_ih, w_hh, carry=lambda da, dh, w_hh: da @ w_hh.T)
 
 
 @rnn.mutant("The slope of the tanh, 1 - y ** 2, is missing.")
@@ -187,6 +245,91 @@ def state_after(x, w_ih, w_hh):
     return _rnn(x, w_ih, w_hh, before=slice(1, None))
 
 
+@rnn.mutant("You walk from the first element on; the gradient comes from the last: `reversed`.")
+def walked_forwards(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, walk=iter)
+
+
+@rnn.mutant("What goes back to the step before is da @ w_hh, with the slope; yours is dh @ w_hh.")
+def carried_without_the_slope(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, carry=lambda da, dh, w_hh: dh @ w_hh)
+
+
+@rnn.mutant("What goes back to the step before passes its weight: da @ w_hh, not da alone.")
+def carried_without_the_weight(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, carry=lambda da, dh, w_hh: da)
+
+
+@rnn.mutant("da_t has the slope at h_t, the state after the element; you took the one before it.")
+def slope_of_the_state_before(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, slope_at=slice(None, -1))
+
+
+@rnn.mutant("The slope of the tanh is 1 - y ** 2; in yours y is not squared.")
+def slope_not_squared(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, slope=lambda y: 1 - y)
+
+
+@rnn.mutant("y (1 - y) is the slope of a sigmoid; that of the tanh is 1 - y ** 2.")
+def slope_of_the_sigmoid(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, slope=lambda y: y * (1 - y))
+
+
+@rnn.mutant(
+    "dy of the last element counts twice: begin with dh = 0 if dy[:, t] is added in every step."
+)
+def last_output_twice(x, w_ih, w_hh):
+    def twice(dy):
+        return np.concatenate([dy[:, :-1], 2 * dy[:, -1:]], axis=1)
+
+    return _rnn(x, w_ih, w_hh, reaches=twice)
+
+
+@rnn.mutant(
+    "The gradient goes back one step in yours and no further: the walk must hand on all of dh, "
+    "with what has come from later."
+)
+def one_step_back(x, w_ih, w_hh):
+    y, _ = rnn_reference(x, w_ih, w_hh)
+    h = _states(x, w_ih, w_hh)
+
+    def truncated(dy):
+        da = dy * (1 - y**2)
+        da[:, :-1] += (da[:, 1:] @ w_hh) * (1 - y[:, :-1] ** 2)
+        return da
+
+    return y, _rules_from(truncated, x, w_ih, h)
+
+
+@rnn.mutant("You averaged over the elements; the gradient of a weight is the sum over time.")
+def mean_over_time(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, divide=lambda x: x.shape[1])
+
+
+@rnn.mutant(
+    "You averaged over the sequences; all of them use the weight, so their gradients add up."
+)
+def mean_over_sequences(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, divide=len)
+
+
+@rnn.mutant(
+    "x has the right rule, but the weights' rules do not go through time: they need the same da."
+)
+def weights_without_the_way_back(x, w_ih, w_hh):
+    y, (vjp_x, _, _) = rnn_reference(x, w_ih, w_hh)
+    _, (_, vjp_w_ih, vjp_w_hh) = no_way_back(x, w_ih, w_hh)
+    return y, (vjp_x, vjp_w_ih, vjp_w_hh)
+
+
+@rnn.mutant(
+    "The rules of the weights are exchanged: they stand in the order of the arguments, w_ih, w_hh."
+)
+def weights_exchanged(x, w_ih, w_hh):
+    y, (vjp_x, vjp_w_ih, vjp_w_hh) = rnn_reference(x, w_ih, w_hh)
+    return y, (vjp_x, vjp_w_hh, vjp_w_ih)
+
+
 # -- lstm_step ------------------------------------------------------------------------------
 
 
@@ -199,37 +342,43 @@ def _lstm_step(
     c,
     *,
     order=(0, 1, 2, 3),
-    show=np.tanh,
-    shown_slope=lambda shown, kept: 1 - shown**2,
+    g_of=np.tanh,
     g_slope=lambda g: 1 - g**2,
-    through_h=1.0,
-    carousel=lambda dc, f: dc * f,
-    f_factor=lambda c, g: c,
+    gate_slope=lambda gate: gate * (1 - gate),
+    new=lambda i, f, g, c: f * c + i * g,
+    show=np.tanh,
+    back=lambda dh, dc, o, shown, kept: dc + dh * o * (1 - shown**2),
+    factors=lambda c, g, kept, shown: (g, c, shown),
+    g_from=lambda dc, i: dc * i,
+    o_from=lambda dh, dc: dh,
+    carousel=lambda dc, f, dc_next: dc * f,
+    side_by_side=lambda h, c: np.concatenate([h, c], axis=1),
 ):
     """The step with its rules; each setting can be replaced by a mistake."""
     D = c.shape[1]
     i, f, g, o = (a[:, k * D : (k + 1) * D] for k in order)
-    i, f, g, o = _logistic(i), _logistic(f), np.tanh(g), _logistic(o)
-    kept = f * c + i * g
+    i, f, g, o = _logistic(i), _logistic(f), g_of(g), _logistic(o)
+    kept = new(i, f, g, c)
     shown = show(kept)
 
     def back_to_c(dy):
-        return dy[:, D:] + through_h * dy[:, :D] * o * shown_slope(shown, kept)
+        return back(dy[:, :D], dy[:, D:], o, shown, kept)
 
     def vjp_a(dy):
         dc = back_to_c(dy)
+        i_factor, f_factor, o_factor = factors(c, g, kept, shown)
         parts = [
-            dc * g * i * (1 - i),
-            dc * f_factor(c, g) * f * (1 - f),
-            dc * i * g_slope(g),
-            dy[:, :D] * shown * o * (1 - o),
+            dc * i_factor * gate_slope(i),
+            dc * f_factor * gate_slope(f),
+            g_from(dc, i) * g_slope(g),
+            o_from(dy[:, :D], dc) * o_factor * gate_slope(o),
         ]
         return np.concatenate([parts[order.index(k)] for k in range(4)], axis=1)
 
     def vjp_c(dy):
-        return carousel(back_to_c(dy), f)
+        return carousel(back_to_c(dy), f, dy[:, D:])
 
-    return np.concatenate([o * shown, kept], axis=1), (vjp_a, vjp_c)
+    return side_by_side(o * shown, kept), (vjp_a, vjp_c)
 
 
 def lstm_step_reference(a, c):
@@ -274,24 +423,27 @@ def forget_gate_first(a, c):
 
 @lstm_step.mutant("h' shows the memory through a tanh, o * tanh(c'); yours is o * c'.")
 def no_tanh_before_it_is_shown(a, c):
-    return _lstm_step(a, c, show=lambda kept: kept, shown_slope=lambda shown, kept: 1.0)
+    return _lstm_step(a, c, show=lambda kept: kept, back=lambda dh, dc, o, *_: dc + dh * o)
 
 
 @lstm_step.mutant("The rule of c lacks the forget gate: c' holds f * c, so dc = dc' * f.")
 def carousel_without_gate(a, c):
-    return _lstm_step(a, c, carousel=lambda dc, f: dc)
+    return _lstm_step(a, c, carousel=lambda dc, f, dc_next: dc)
 
 
 @lstm_step.mutant(
     "c' also reaches the output through h': add dh' * o * (1 - tanh(c') ** 2) to dc'."
 )
 def memory_not_shown(a, c):
-    return _lstm_step(a, c, through_h=0.0)
+    return _lstm_step(a, c, back=lambda dh, dc, *_: dc)
 
 
 @lstm_step.mutant("The slope of tanh(c') is 1 - tanh(c') ** 2; you squared c' itself.")
 def slope_of_the_memory(a, c):
-    return _lstm_step(a, c, shown_slope=lambda shown, kept: 1 - kept**2)
+    def back(dh, dc, o, shown, kept):
+        return dc + dh * o * (1 - kept**2)
+
+    return _lstm_step(a, c, back=back)
 
 
 @lstm_step.mutant("g is a tanh, so its slope is 1 - g ** 2; g (1 - g) is that of a sigmoid.")
@@ -303,7 +455,125 @@ def slope_of_a_sigmoid(a, c):
     "The forget gate multiplies the old memory: its gradient has the factor c, not g."
 )
 def forget_gate_of_g(a, c):
-    return _lstm_step(a, c, f_factor=lambda c, g: g)
+    return _lstm_step(a, c, factors=lambda c, g, kept, shown: (g, g, shown))
+
+
+@lstm_step.mutant(
+    "The forget gate multiplied the old memory c: its gradient has that factor, not the new c'."
+)
+def forget_gate_of_the_new_memory(a, c):
+    return _lstm_step(a, c, factors=lambda c, g, kept, shown: (g, kept, shown))
+
+
+@lstm_step.mutant("In i * g the gradient of i is dc times the other factor, g; it is missing.")
+def input_gate_without_g(a, c):
+    return _lstm_step(a, c, factors=lambda c, g, kept, shown: (1, c, shown))
+
+
+@lstm_step.mutant("The output gate multiplies tanh(c'), and so does its gradient; you took c'.")
+def output_gate_of_the_memory(a, c):
+    return _lstm_step(a, c, factors=lambda c, g, kept, shown: (g, c, kept))
+
+
+@lstm_step.mutant("The output gate takes no part in c': its gradient is made of dh', not of dc'.")
+def output_gate_from_the_memory(a, c):
+    return _lstm_step(a, c, o_from=lambda dh, dc: dc)
+
+
+@lstm_step.mutant("The slopes of the three gates, s (1 - s) of a sigmoid s, are missing.")
+def no_gate_slopes(a, c):
+    return _lstm_step(a, c, gate_slope=np.ones_like)
+
+
+@lstm_step.mutant("A gate is a sigmoid, so its slope is s (1 - s); 1 - s ** 2 is that of a tanh.")
+def gate_slopes_of_a_tanh(a, c):
+    return _lstm_step(a, c, gate_slope=lambda gate: 1 - gate**2)
+
+
+@lstm_step.mutant("The slope of g, 1 - g ** 2, is missing.")
+def no_slope_of_g(a, c):
+    return _lstm_step(a, c, g_slope=np.ones_like)
+
+
+@lstm_step.mutant("g, what is new, is a tanh; you took its sigmoid, as of the gates.")
+def g_as_a_gate(a, c):
+    return _lstm_step(a, c, g_of=_logistic, g_slope=lambda g: g * (1 - g))
+
+
+@lstm_step.mutant(
+    "You wrote with 1 - f; an LSTM has an input gate of its own, i. (To mix with z and 1 - z is "
+    "the GRU's way.)"
+)
+def written_with_the_rest(a, c):
+    return _lstm_step(a, c, new=lambda i, f, g, c: f * c + (1 - f) * g)
+
+
+@lstm_step.mutant("Nothing comes from the next step in yours: the second half of dy is dc'.")
+def nothing_from_the_next_step(a, c):
+    def back(dh, dc, o, shown, kept):
+        return dh * o * (1 - shown**2)
+
+    return _lstm_step(a, c, back=back)
+
+
+@lstm_step.mutant("h' = o * tanh(c'): on the way from h' to c' the factor o is missing.")
+def shown_without_the_gate(a, c):
+    return _lstm_step(a, c, back=lambda dh, dc, o, shown, kept: dc + dh * (1 - shown**2))
+
+
+@lstm_step.mutant("h' = o * tanh(c'): on the way from h' to c' the slope of the tanh is missing.")
+def shown_without_the_slope(a, c):
+    return _lstm_step(a, c, back=lambda dh, dc, o, *_: dc + dh * o)
+
+
+@lstm_step.mutant(
+    "The slope of the tanh belongs to what comes through h' alone; dc' reaches c' directly."
+)
+def slope_on_both_ways(a, c):
+    return _lstm_step(a, c, back=lambda dh, dc, o, shown, kept: (dc + dh * o) * (1 - shown**2))
+
+
+@lstm_step.mutant(
+    "The rule of a is right; that of c uses only the dc' from the next step. It needs the same "
+    "sum: c' also reaches the output through h'."
+)
+def carousel_of_the_next_step_alone(a, c):
+    return _lstm_step(a, c, carousel=lambda dc, f, dc_next: dc_next * f)
+
+
+@lstm_step.mutant("c' = f * c + ...: the rule of c has the factor f; f (1 - f) belongs to a.")
+def carousel_with_a_slope(a, c):
+    return _lstm_step(a, c, carousel=lambda dc, f, dc_next: dc * f * (1 - f))
+
+
+@lstm_step.mutant("h' and c' are exchanged: h' is the first half of the output, c' the second.")
+def memory_first(a, c):
+    return _lstm_step(a, c, side_by_side=lambda h, c: np.concatenate([c, h], axis=1))
+
+
+@lstm_step.mutant("In i * g the gradient of g is dc times the other factor, i; it is missing.")
+def new_without_the_input_gate(a, c):
+    return _lstm_step(a, c, g_from=lambda dc, i: dc)
+
+
+@lstm_step.mutant("All four slopes are missing: s (1 - s) of the gates, 1 - g ** 2 of g.")
+def no_slopes(a, c):
+    return _lstm_step(a, c, gate_slope=np.ones_like, g_slope=np.ones_like)
+
+
+@lstm_step.mutant("On the way back the halves of dy are exchanged: the first is dh', then dc'.")
+def halves_of_dy_exchanged(a, c):
+    y, rules = lstm_step_reference(a, c)
+
+    def exchanged(rule):
+        return lambda dy: rule(np.roll(dy, c.shape[1], axis=1))
+
+    return y, tuple(map(exchanged, rules))
+
+
+@lstm_step.mutant("Side by side is along axis 1, (N, 2 D); you put h' above c', along axis 0.")
+def one_above_the_other(a, c):
+    return _lstm_step(a, c, side_by_side=lambda h, c: np.concatenate([h, c], axis=0))
 
 
 # -- sequence_loss --------------------------------------------------------------------------
@@ -405,6 +675,67 @@ def overflowing(logits, target):
         log_p = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
     picked = np.take_along_axis(log_p, np.asarray(right)[:, :, None], axis=2)[:, :, 0]
     return -picked[right != 0].mean()
+
+
+@sequence_loss.mutant("The log is missing: that is the mean probability, negated.")
+def no_log(logits, target):
+    right = target[:, 1:]
+    return -np.exp(_log_probabilities(logits, right))[right != 0].mean()
+
+
+@sequence_loss.mutant(
+    "You took the log of the mean probability; the loss is the mean of the logs, -log p each."
+)
+def log_of_the_mean(logits, target):
+    right = target[:, 1:]
+    return -np.log(np.exp(_log_probabilities(logits, right))[right != 0].mean())
+
+
+@sequence_loss.mutant("The softmax is missing: you averaged the logits of the right tokens.")
+def no_softmax(logits, target):
+    right = target[:, 1:]
+    picked = np.take_along_axis(logits, right[:, :, None], axis=2)[:, :, 0]
+    return -picked[right != 0].mean()
+
+
+@sequence_loss.mutant("Your softmax is over the places, axis 1; it is over the K tokens, axis 2.")
+def softmax_over_time(logits, target):
+    right = target[:, 1:]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return -np.take_along_axis(log_p, right[:, :, None], axis=2)[:, :, 0][right != 0].mean()
+
+
+@sequence_loss.mutant(
+    "You took the greatest probability, that of what the decoder would write; it is that of the "
+    "right token."
+)
+def of_the_most_probable(logits, target):
+    shifted = logits - logits.max(axis=2, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
+    return -log_p.max(axis=2)[target[:, 1:] != 0].mean()
+
+
+@sequence_loss.mutant(
+    "You divided by the tokens of the whole target; its start is given, and is not foretold."
+)
+def start_counted(logits, target):
+    right = target[:, 1:]
+    return -_log_probabilities(logits, right)[right != 0].sum() / (target != 0).sum()
+
+
+@sequence_loss.mutant(
+    "You left out the places where the token that was given is padding; it is the token that "
+    "follows that must be none."
+)
+def mask_not_shifted(logits, target):
+    return -_log_probabilities(logits, target[:, 1:])[target[:, :-1] != 0].mean()
+
+
+@sequence_loss.mutant("You divided by the number of sequences; divide by that of the tokens.")
+def mean_over_sequences_alone(logits, target):
+    right = target[:, 1:]
+    return -_log_probabilities(logits, right)[right != 0].sum() / len(target)
 
 
 # -- greedy ---------------------------------------------------------------------------------
@@ -520,6 +851,40 @@ def end_not_written(step, state, count, longest):
     return np.where(written == 2, 0, written)
 
 
+@greedy.mutant(
+    "Behind the end comes one padding, and then yours goes on writing: once a sequence is over, "
+    "it stays so."
+)
+def over_for_one_step(step, state, count, longest):
+    return _greedy(step, state, count, longest, over_of=lambda over, token: token == 2)
+
+
+@greedy.mutant("The start is given, not written: it has no place in the result.")
+def start_written(step, state, count, longest):
+    written = greedy_reference(step, state, count, longest)
+    return np.concatenate([np.ones((count, 1), dtype=written.dtype), written], axis=1)
+
+
+@greedy.mutant(
+    "You stop when all sequences are over; the result has `longest` columns all the same, filled "
+    "with padding."
+)
+def stopped_early(step, state, count, longest):
+    written = greedy_reference(step, state, count, longest)
+    ended = (written == 2).any(axis=1).all()
+    return written[:, : (written == 2).argmax(axis=1).max() + 1] if ended else written
+
+
+@greedy.mutant(
+    "The end can't be chosen in yours: only letters, 3 and up, are looked at. It ends a sequence "
+    "when its score is the greatest."
+)
+def letters_alone(step, state, count, longest):
+    return _greedy(
+        step, state, count, longest, choose=lambda scores: 3 + scores[:, 3:].argmax(axis=1)
+    )
+
+
 # -- GRUCell --------------------------------------------------------------------------------
 
 
@@ -532,11 +897,17 @@ class GRUCellReference(nn.Module):
     def forward(self, x, h):
         a_r, a_z, a_n = self.ih(x).chunk(3, 1)
         u_r, u_z, u_n = self.hh(h).chunk(3, 1)
-        r, z = F.sigmoid(a_r + u_r), F.sigmoid(a_z + u_z)
-        return self.mixed(h, z, F.tanh(self.new(h, r, a_n, u_n)))
+        r, z = self.gate(a_r, u_r), self.gate(a_z, u_z)
+        return self.mixed(h, z, self.bend(self.new(h, r, a_n, u_n)))
+
+    def gate(self, a, u):
+        return F.sigmoid(a + u)
 
     def new(self, h, r, a_n, u_n):
         return a_n + r * u_n
+
+    def bend(self, n):
+        return F.tanh(n)
 
     def mixed(self, h, z, n):
         return (1 - z) * n + z * h
@@ -616,3 +987,60 @@ class gates_exchanged(GRUCellReference):
 class nothing_kept(GRUCellReference):
     def mixed(self, h, z, n):
         return (1 - z) * n
+
+
+@GRUCell.mutant("What is new has the share 1 - z; yours is added in full, n + z * h.")
+class new_in_full(GRUCellReference):
+    def mixed(self, h, z, n):
+        return n + z * h
+
+
+@GRUCell.mutant("r resets the share of the state, u_n; yours resets that of the input, a_n.")
+class reset_of_the_input(GRUCellReference):
+    def new(self, h, r, a_n, u_n):
+        return r * a_n + u_n
+
+
+@GRUCell.mutant("n is a tanh; you took its sigmoid, as of the gates.")
+class new_as_a_gate(GRUCellReference):
+    def bend(self, n):
+        return F.sigmoid(n)
+
+
+@GRUCell.mutant("The tanh of n is missing.")
+class new_without_tanh(GRUCellReference):
+    def bend(self, n):
+        return n
+
+
+@GRUCell.mutant("r and z are gates between 0 and 1, a sigmoid; you took the tanh.")
+class gates_as_tanh(GRUCellReference):
+    def gate(self, a, u):
+        return F.tanh(a + u)
+
+
+@GRUCell.mutant("The gates look at the state as well: r and z are the sigmoid of a + u.")
+class gates_of_the_input(GRUCellReference):
+    def gate(self, a, u):
+        return F.sigmoid(a)
+
+
+@GRUCell.mutant("The sigmoid of the gates is missing.")
+class gates_without_sigmoid(GRUCellReference):
+    def gate(self, a, u):
+        return a + u
+
+
+@GRUCell.mutant("The layers are exchanged: `ih` takes the input x, `hh` the state h.")
+class layers_exchanged(GRUCellReference):
+    def __init__(self, input_size, hidden_size):
+        nn.Module.__init__(self)
+        self.ih = nn.Linear(hidden_size, 3 * hidden_size)
+        self.hh = nn.Linear(input_size, 3 * hidden_size)
+
+    def forward(self, x, h):
+        a_r, a_z, a_n = self.hh(x).chunk(3, 1)
+        u_r, u_z, u_n = self.ih(h).chunk(3, 1)
+        return self.mixed(
+            h, self.gate(a_z, u_z), self.bend(self.new(h, self.gate(a_r, u_r), a_n, u_n))
+        )
