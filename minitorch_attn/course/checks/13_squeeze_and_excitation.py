@@ -488,7 +488,7 @@ place = Exercise(
     "13.place",
     reference=place_reference,
     cases=[
-        *(_placed("a half", np.array([[[[2.0]], [[-1.0]]]]), HALF, p) for p in PLACEMENTS),
+        *(_placed("a half", np.array([[[[3.0]], [[-1.0]]]]), HALF, p) for p in PLACEMENTS),
         *(_placed("gates of the mean", _images(2, 3, 2, 2), GATED, p) for p in PLACEMENTS),
     ],
     more=lambda rng: _placed(
@@ -552,6 +552,58 @@ def branch_sees_weighed_in_identity(x, residual, attention, placement):
 def pre_behind_the_branch(x, residual, attention, placement):
     swapped = {"pre": "standard", "standard": "pre"}.get(placement, placement)
     return place_reference(x, residual, attention, swapped)
+
+
+@place.mutant("Post and standard are in each other's place: post stands behind the whole block.")
+def post_on_the_branch(x, residual, attention, placement):
+    swapped = {"post": "standard", "standard": "post"}.get(placement, placement)
+    return place_reference(x, residual, attention, swapped)
+
+
+@place.mutant("Pre and identity are in each other's place: identity weighs the x that is added.")
+def identity_in_front_of_the_branch(x, residual, attention, placement):
+    swapped = {"pre": "identity", "identity": "pre"}.get(placement, placement)
+    return place_reference(x, residual, attention, swapped)
+
+
+@place.mutant("In post the module stands behind the addition and the ReLU, not on the branch.")
+def branch_weighed_in_post(x, residual, attention, placement):
+    return place_reference(x, residual, attention, placement.replace("post", "standard"))
+
+
+@place.mutant("In post there is one ReLU, behind the addition: the branch has none of its own.")
+def relu_twice_in_post(x, residual, attention, placement):
+    if placement == "post":
+        return attention(np.maximum(np.maximum(residual(x), 0) + x, 0))
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant("In identity the module is missing: it weighs the x that is added.")
+def identity_without_the_module(x, residual, attention, placement):
+    if placement == "identity":
+        return np.maximum(residual(x) + x, 0)
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant(
+    "In identity the module is there once, on the x that is added, not on the branch, too."
+)
+def both_weighed_in_identity(x, residual, attention, placement):
+    if placement == "identity":
+        return np.maximum(attention(residual(x)) + attention(x), 0)
+    return place_reference(x, residual, attention, placement)
+
+
+@place.mutant("All placements give the standard one: tell them apart by `placement`.")
+def always_standard(x, residual, attention, placement):
+    return place_reference(x, residual, attention, "standard")
+
+
+@place.mutant("`attention` gives what is weighed already, not the gates: multiply by nothing more.")
+def multiplied_once_more(x, residual, attention, placement):
+    if placement == "standard":
+        return np.maximum(residual(x) * attention(residual(x)) + x, 0)
+    return place_reference(x, residual, attention, placement)
 
 
 @place.mutant("x is missing: a residual block adds it to what the branch makes.")
