@@ -171,8 +171,9 @@ check("16.sample", sample)
 #
 # With an affine grid and a localisation network of two linear layers: `fc1` from all numbers of an
 # image to `features`, a ReLU, and `fc2` to six numbers, row by row those of a map (2, 3). Use
-# `F.affine_grid(theta, size=x.shape)` with theta as (N, 2, 3), and `F.grid_sample(x, grid)`. At the start the module is to change nothing: the weight of `fc2` is zero
-# (`nn.init.zeros_` writes into a parameter) and its bias is the identity (a new `nn.Parameter`).
+# `F.affine_grid(theta, size=x.shape)` with theta as (N, 2, 3), and `F.grid_sample(x, grid)`. At the start
+# the module is to change nothing: the weight of `fc2` is zero (`nn.init.zeros_` writes into a parameter)
+# and its bias is the identity (a new `nn.Parameter`).
 
 
 # %% exercise="SpatialTransformer"
