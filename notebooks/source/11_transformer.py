@@ -674,17 +674,17 @@ assert state["layers"][0]["keys"].shape == (1, 4, T, 8)
 # %% [markdown]
 # ### Pre-norm, post-norm, and the warm-up
 #
-# With one layer the place of the norm hardly matters. So let us stack eight, on another kind of token:
+# With one layer the place of the norm hardly matters. So let us stack six, on another kind of token:
 # the eight rows of a digit's image, each a vector of eight pixels. An encoder looks at the rows, and the
-# mean of its outputs is classified. Three arms, with the same batches and the same peak of the learning
-# rate, for three epochs.
+# mean of its outputs is classified. Three arms of three seeds each, with the same batches and the same
+# peak of the learning rate, for three epochs.
 
 
 # %%
 class RowReader(nn.Module):
     """Digits (N, 1, 8, 8), their rows as tokens, -> scores (N, 10)."""
 
-    def __init__(self, norm_first, depth=8, features=16):
+    def __init__(self, norm_first, depth=6, features=16):
         super().__init__()
         self.embed = nn.Linear(8, features)
         self.places = nn.SinusoidalEncoding(features, max_len=8)
@@ -704,7 +704,7 @@ class RowReader(nn.Module):
         return self.classify(self.encoder(rows).mean(dim=1))
 
 
-def train_rows(norm_first, warmup, seed=0, epochs=3, peak=5e-3):
+def train_rows(norm_first, warmup, seed, epochs=3, peak=0.01):
     """The losses of all steps."""
     mt.manual_seed(seed)
     model = RowReader(norm_first)
@@ -724,34 +724,38 @@ def train_rows(norm_first, warmup, seed=0, epochs=3, peak=5e-3):
 
 
 arms = {
-    "post-norm, no warm-up": train_rows(norm_first=False, warmup=1),
-    "post-norm, warm-up of 60 steps": train_rows(norm_first=False, warmup=60),
-    "pre-norm, no warm-up": train_rows(norm_first=True, warmup=1),
+    "post-norm, no warm-up": [train_rows(False, 1, seed) for seed in (0, 1, 2)],
+    "post-norm, warm-up of 60 steps": [train_rows(False, 60, seed) for seed in (0, 1, 2)],
+    "pre-norm, no warm-up": [train_rows(True, 1, seed) for seed in (0, 1, 2)],
 }
 
 # %%
 figure, ax = viz.panels(1, 1, width=7, height=3.4)
-for (name, losses), colour in zip(arms.items(), viz.COLOURS[1::-1] + viz.COLOURS[2:3], strict=True):
-    smooth = np.convolve(losses, np.ones(8) / 8, mode="valid")
-    ax.plot(np.arange(len(smooth)) + 8, smooth, color=colour, label=name)
+for (name, runs), colour in zip(arms.items(), viz.COLOURS[1::-1] + viz.COLOURS[2:3], strict=True):
+    for losses in runs:
+        smooth = np.convolve(losses, np.ones(8) / 8, mode="valid")
+        ax.plot(np.arange(len(smooth)) + 8, smooth, color=colour, linewidth=1.5)
+    ax.plot([], [], color=colour, label=name)  # one line of the legend an arm
 ax.axhline(np.log(10), color="0.6", linewidth=1, linestyle="--")
 ax.set(xlabel="step", ylabel="loss, mean of 8 steps", ylim=(0, 3))
 ax.legend(frameon=False, loc="lower left")
-ends = {name: losses[-20:].mean() for name, losses in arms.items()}
-stuck, warmed, pre = ends.values()
-assert stuck > 2.2 and warmed < 1.8 and pre < 1.8
+learned = {name: sum(losses[-20:].mean() < 2 for losses in runs) for name, runs in arms.items()}
+print("runs of three that came away from a guess:", list(learned.values()))
+assert list(learned.values()) == [0, 2, 3]
 figure
 
 # %% [markdown]
-# *Figure 10. The dashed line is the loss of a guess among ten. Eight post-norm layers at full learning
-# rate from the first step stay there. A warm-up mends it, and so does the norm in front, without one.*
+# *Figure 10. The dashed line is the loss of a guess among ten. Six post-norm layers at full learning
+# rate from the first step stay there. A warm-up mends that in two runs of three; the norm in front mends
+# it in all, without a warm-up.*
 #
-# The same happened from each of four seeds that were tried. It is a statement about a deep stack at
-# this learning rate: at a fifth of it the post-norm stack learns without a warm-up, too; and with one
+# Three seeds are few. Of ten that were tried, one post-norm run came away from the guess without a
+# warm-up, eight with one, and all ten in pre-norm. And it is a statement about a deep stack at this
+# learning rate: at half of it, three of five post-norm runs learned without a warm-up; and with one
 # layer, as on the words above, we saw no difference.
 #
-# One reason can be seen before the first step. Here are the gradients that reach each layer when the
-# network is new, over twenty initialisations.
+# What Xiong et al. (2020) take for the reason can be seen before the first step. Here are the gradients
+# that reach each layer when the network is new, over twenty initialisations.
 
 
 # %%
@@ -771,9 +775,9 @@ norms = {
 figure, ax = viz.panels(1, 1, width=6, height=3)
 for (name, rows), colour in zip(norms.items(), (viz.COLOURS[1], viz.COLOURS[2]), strict=True):
     low, middle, high = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)
-    ax.fill_between(range(1, 9), low, high, color=colour, alpha=0.2)
-    ax.plot(range(1, 9), middle, "o-", color=colour, label=name)
-ax.set(xlabel="layer", ylabel="gradient of $W_2$", ylim=(0, None), xticks=range(1, 9))
+    ax.fill_between(range(1, 7), low, high, color=colour, alpha=0.2)
+    ax.plot(range(1, 7), middle, "o-", color=colour, label=name)
+ax.set(xlabel="layer", ylabel="gradient of $W_2$", ylim=(0, None), xticks=range(1, 7))
 ax.legend(frameon=False)
 assert (np.median(norms["post-norm"], axis=0) > np.median(norms["pre-norm"], axis=0))[-3:].all()
 figure
@@ -783,8 +787,8 @@ figure
 # stack are mostly larger than those of a pre-norm stack, in which they fall with depth, as each layer adds
 # to a sum that has already grown.*
 #
-# Xiong et al. (2020) prove this for the last layer, and take it for the reason why post-norm needs small
-# steps at first.
+# They prove this for the last layer: large gradients there, when nothing has been learned yet, would ask
+# for small steps at first.
 
 # %% [markdown]
 # ## Paper and code
@@ -873,7 +877,7 @@ print("the same output:", np.allclose(encoder(abc).data[0, 0], encoder(cab).data
 # - The division keeps the scores' variance at 1, and the softmax out of saturation.
 # - Attention knows no order: places are added to the tokens, or turn queries and keys.
 # - Encoder: self-attention and a small network. Decoder: masked self-attention, cross-attention, a small
-#   network. All residual; pre-norm is easier to train deep, post-norm wants a warm-up.
+#   network. All residual; deep stacks are easier to train in pre-norm, and post-norm wants a warm-up.
 # - Keys and values of earlier tokens never change: keep them when decoding.
 
 # %% [markdown]
