@@ -177,10 +177,11 @@ def test_a_query_that_may_look_at_nothing_gives_zeros_and_gets_no_gradient(tiles
         compare(attend, theirs, *sequences(2), mask)
 
 
-def test_a_query_that_meets_its_first_key_in_a_late_tile_counts_from_there(monkeypatch):
+@pytest.mark.parametrize("late", [-2000.0, 0.0, 2000.0])
+def test_a_query_that_meets_its_first_key_in_a_late_tile_counts_from_there(late, monkeypatch):
     set_tiles(monkeypatch, (4, 3))
-    query, key, value = sequences()
-    key[:6] += 100 * np.sign(query.sum(axis=0))  # hidden scores that differ by much from the others
+    query, value = np.ones((7, 1)), normal(9, 3)
+    key = np.concatenate([normal(6, 1), late + normal(3, 1)])
     may_look = np.ones((7, 9), bool)
     may_look[::2, :6] = False
     expected = weights_of(query, key, np.where(may_look, 0, -np.inf)) @ value
