@@ -268,7 +268,7 @@ class _Layers(_Recurrent):
         self.num_layers = integer(self._name, "num_layers", num_layers, least=1)
         if not 0 <= dropout <= 1:
             raise ValueError(f"{self._name}: dropout is a probability, 0 to 1, not {dropout}")
-        if dropout > 0 and num_layers == 1:
+        if dropout > 0 and self.num_layers == 1:
             warnings.warn(
                 f"{self._name}: dropout={dropout} acts between layers, and there is one alone",
                 stacklevel=3,
@@ -278,7 +278,7 @@ class _Layers(_Recurrent):
         self.bidirectional = bidirectional
         self.suffixes = [
             [f"_l{layer}{direction}" for direction in ["", "_reverse"][: 1 + bidirectional]]
-            for layer in range(num_layers)
+            for layer in range(self.num_layers)
         ]
         for directions in self.suffixes:
             for suffix in directions:
@@ -310,8 +310,8 @@ class _Layers(_Recurrent):
         elif self.batch_first:
             x = x.transpose(0, 1)
         L, N, _ = x.shape
-        rows, last = self._all_layers(x.reshape(L * N, -1), (N,) * L, state)
-        y = rows.reshape(L, N, -1)
+        rows, last = self._all_layers(x.reshape(L * N, self.input_size), (N,) * L, state)
+        y = rows.reshape(L, N, rows.shape[1])
         if alone:
             return y.squeeze(1), [s.squeeze(1) for s in last]
         return y.transpose(0, 1) if self.batch_first else y, last
@@ -342,7 +342,7 @@ class _Layers(_Recurrent):
                     reverse=suffix.endswith("reverse"),
                 )
                 outputs.append(y[:B])
-                last.append(y[B:].reshape(S, N, -1))
+                last.append(y[B:].reshape(S, N, self.hidden_size))
             rows = F.cat(outputs, 1) if self.bidirectional else outputs[0]
         return rows, list(F.stack(last, 1).unbind())
 
@@ -560,9 +560,10 @@ def _known_nonlinearity(layer: str, nonlinearity: str) -> str:
 
 def _pair(layer: str, state: Any) -> list[Any]:
     if not isinstance(state, (tuple, list)) or len(state) != 2:
-        raise TypeError(
-            f"{layer}: its state is a pair (h, c) of tensors, not {type(state).__name__}"
-        )
+        given = type(state).__name__
+        if isinstance(state, (tuple, list)):
+            given = f"a {given} of {len(state)}"
+        raise TypeError(f"{layer}: its state is a pair (h, c) of tensors, not {given}")
     return list(state)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
+from .shared_rules import shared_rules
 
 # -- one step ------------------------------------------------------------------------------------
 #
@@ -158,47 +159,18 @@ def recurrence(a, weight, bias, *state, step, batch_sizes, reverse=False):
         now = [s if n == N else xp.concatenate([s, over[n:]]) for s, over in zip(new, now)]
     y[B:] = xp.concatenate(now)
 
-    @_shared
     def through_time(dy):
         da, du = xp.empty((B, len(weight)), dy.dtype), xp.empty((B, len(weight)), dy.dtype)
-        dstate = dy[B:].reshape(-1, N, D).copy()
+        dstate = dy[B:].reshape(len(state), N, D).copy()
         for (n, rows), rule in zip(reversed(steps), reversed(rules)):
             dstate[0, :n] += dy[rows]
             da[rows], du[rows], direct = rule(*dstate[:, :n])
             for ds, direct_share in zip(dstate, direct):
                 ds[:n] = direct_share
             dstate[0, :n] += du[rows] @ weight
-        return da, du, dstate
+        return da, du.T @ before, du.sum(axis=0), *dstate
 
-    def vjp_a(dy):
-        da, _, _ = through_time(dy)
-        return da
-
-    def vjp_weight(dy):
-        _, du, _ = through_time(dy)
-        return du.T @ before
-
-    def vjp_bias(dy):
-        _, du, _ = through_time(dy)
-        return du.sum(axis=0)
-
-    def vjp_state(k):
-        return lambda dy: through_time(dy)[2][k]
-
-    return y, (vjp_a, vjp_weight, vjp_bias, *map(vjp_state, range(len(state))))
-
-
-def _shared(rule):
-    """A rule that several inputs' gradients are taken from, called once for each dy."""
-    known_dy, known = None, None
-
-    def once(dy):
-        nonlocal known_dy, known
-        if dy is not known_dy:
-            known_dy, known = dy, rule(dy)
-        return known
-
-    return once
+    return y, shared_rules(through_time, 3 + len(state))
 
 
 def _check(a, weight, bias, state, batch_sizes):

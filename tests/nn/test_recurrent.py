@@ -290,3 +290,17 @@ def test_shapes_that_do_not_fit(call, message):
 def test_the_state_of_an_lstm_is_a_pair(lstm):
     with pytest.raises(TypeError, match=r"its state is a pair \(h, c\) of tensors, not Tensor"):
         lstm(mt.zeros(2, 3), mt.zeros(1, 4))
+    with pytest.raises(TypeError, match=r"a pair \(h, c\) of tensors, not a tuple of 3"):
+        lstm(mt.zeros(2, 3), (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.RNN(3, 4), nn.LSTM(3, 4), nn.GRU(3, 4, 2, bidirectional=True)]
+)
+def test_a_batch_without_sequences_has_no_states(layer):
+    x = mt.zeros(5, 0, 3, requires_grad=True)
+    y, last = layer(x)
+    assert y.shape == (5, 0, 8 if layer.bidirectional else 4)
+    assert (last[0] if isinstance(last, tuple) else last).shape[1:] == (0, 4)
+    y.sum().backward()
+    assert x.grad.shape == (5, 0, 3)
