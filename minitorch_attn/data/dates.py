@@ -6,6 +6,7 @@ import datetime
 
 import numpy as np
 
+from ..ops.arguments import integer
 from .dataset import Seed, as_generator
 from .sequences import SequencePairs, Vocabulary
 
@@ -44,7 +45,13 @@ def date_pairs(count: int, train: bool = True, generator: Seed = None) -> Sequen
         Whether they are of the days for training, or of those for testing.
     generator : numpy.random.Generator or int, optional
         A generator or a seed; the default generator if left out.
+
+    Raises
+    ------
+    ValueError
+        If `count` is no number of pairs.
     """
+    count = integer("date_pairs", "count", count, least=0)
     random = as_generator(generator)
     days = np.arange(
         datetime.date(FIRST_YEAR, 1, 1).toordinal(), datetime.date(LAST_YEAR + 1, 1, 1).toordinal()

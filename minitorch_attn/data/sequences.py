@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..ops.arguments import integer
 from .dataset import Dataset, Seed, as_generator
 
 PADDING, START, END = 0, 1, 2  # the tokens of every vocabulary
@@ -51,6 +52,7 @@ class Vocabulary:
         Parameters
         ----------
         texts : sequence of sequences of symbols
+            One text alone goes into a list, too.
         framed : bool
             Whether each gets a start before and an end behind, as a target needs them.
 
@@ -58,7 +60,11 @@ class Vocabulary:
         ------
         ValueError
             If a text holds something that is no symbol.
+        TypeError
+            If `texts` is a string.
         """
+        if isinstance(texts, str):
+            raise TypeError(f"Vocabulary.encode: needs a list of texts, [{texts!r}], not {texts!r}")
         rows = [[self._number(symbol, text) for symbol in text] for text in texts]
         if framed:
             rows = [[START, *row, END] for row in rows]
@@ -68,8 +74,27 @@ class Vocabulary:
         return tokens
 
     def decode(self, tokens: Iterable[Iterable[int]]) -> list[str]:
-        """The texts of tokens (N, T), each up to its first end, without start and padding."""
-        return [self._text(row) for row in np.asarray(tokens)]
+        """The texts of tokens (N, T), each up to its first end, without start and padding.
+
+        Raises
+        ------
+        ValueError
+            If the tokens are no integers (N, T), or one of them is not of this vocabulary.
+        """
+        rows = np.asarray(tokens)
+        if rows.size == 0:
+            return [""] * len(rows)
+        if rows.ndim != 2 or rows.dtype.kind not in "iu":
+            raise ValueError(
+                "Vocabulary.decode: needs tokens (N, T) of integers, not "
+                f"{rows.shape} of {rows.dtype}"
+            )
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise ValueError(
+                f"Vocabulary.decode: tokens are from 0 to {len(self) - 1}, not "
+                f"{rows.min() if rows.min() < 0 else rows.max()}"
+            )
+        return [self._text(row) for row in rows]
 
     def _number(self, symbol: str, text: Sequence[str]) -> int:
         if symbol not in self._numbers:
@@ -96,6 +121,11 @@ class SequencePairs(Dataset):
     pairs : sequence of (str, str)
     source_vocabulary, target_vocabulary : Vocabulary
         Of what is read, and of what is written.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no pair.
     """
 
     def __init__(
@@ -105,6 +135,9 @@ class SequencePairs(Dataset):
         target_vocabulary: Vocabulary,
     ):
         self.pairs = list(pairs)
+        for i, pair in enumerate(self.pairs):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise ValueError(f"SequencePairs: pairs[{i}] must be two texts, not {pair!r}")
         self.source_vocabulary = source_vocabulary
         self.target_vocabulary = target_vocabulary
 
@@ -141,11 +174,16 @@ def reversal_pairs(
     count : int
         How many pairs.
     shortest, longest : int
-        Bounds of the words' lengths.
+        Bounds of the words' lengths, from 1 on.
     generator : numpy.random.Generator or int, optional
         A generator or a seed; the default generator if left out.
+
+    Raises
+    ------
+    ValueError
+        If `count` or a bound is none, or `shortest` above `longest`.
     """
-    words = _words(count, shortest, longest, generator)
+    words = _words("reversal_pairs", count, shortest, longest, generator)
     letters = Vocabulary(LETTERS)
     return SequencePairs([(word, word[::-1]) for word in words], letters, letters)
 
@@ -157,12 +195,15 @@ def sorting_pairs(
 
     The counterpart of `reversal_pairs`: nine counts are all one must have kept. Arguments as there.
     """
-    words = _words(count, shortest, longest, generator)
+    words = _words("sorting_pairs", count, shortest, longest, generator)
     letters = Vocabulary(LETTERS)
     return SequencePairs([(word, "".join(sorted(word))) for word in words], letters, letters)
 
 
-def _words(count: int, shortest: int, longest: int, generator: Seed) -> list[str]:
+def _words(who: str, count: int, shortest: int, longest: int, generator: Seed) -> list[str]:
+    count = integer(who, "count", count, least=0)
+    shortest = integer(who, "shortest", shortest, least=1)
+    longest = integer(who, "longest", longest, least=shortest)
     random = as_generator(generator)
     lengths = random.integers(shortest, longest, count, endpoint=True)
     letters = np.array(list(LETTERS))

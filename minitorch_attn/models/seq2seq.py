@@ -63,6 +63,12 @@ class Encoder(nn.Module):
         -------
         Tensor (N, L, D), and Tensor (N, D)
             The memory m, zero in the padding, and the summary c.
+
+        Raises
+        ------
+        ShapeError
+            If the tokens are no integers (N, L), or a length is not from 1 to L: a sequence of
+            padding alone cannot be read.
         """
         tokens = _tokens("Encoder", "(N, L)", tokens, ndim=2)
         packed = nn.pack_padded_sequence(
@@ -188,9 +194,19 @@ class Decoder(nn.Module):
         -------
         Tensor (N, T, K), and dict
             The logits, and the state after the last token.
+
+        Raises
+        ------
+        ShapeError
+            If the tokens are no integers (N, T), or of another number of sequences than the state.
         """
-        x = self.embedding(_tokens("Decoder", "(N, T)", tokens, ndim=2))  # (N, T, E)
-        T = x.shape[1]
+        tokens = _tokens("Decoder", "(N, T)", tokens, ndim=2)
+        if len(tokens) != len(state["hidden"]):
+            raise ShapeError(
+                f"Decoder: tokens {tokens.shape} are of {len(tokens)} sequences, but the state is "
+                f"of {len(state['hidden'])}: each source needs its target"
+            )
+        x, T = self.embedding(tokens), tokens.shape[1]  # (N, T, E)
         if self.attention is None:  # all steps at once
             contexts = F.stack([state["context"]] * T, 1)
             hidden, last = self._steps(F.cat([x, contexts], 2), state["hidden"])
@@ -293,6 +309,8 @@ def _tokens(who: str, shape: str, tokens: Any, ndim: int) -> Tensor:
         raise ShapeError(
             f"{who}: needs tokens {shape} of integers, got {tokens.shape} of {tokens.dtype}"
         )
+    if 0 in tokens.shape:
+        raise ShapeError(f"{who}: tokens {shape} of shape {tokens.shape} hold no token")
     return tokens
 
 

@@ -59,9 +59,15 @@ def pad_sequence(
     ShapeError
         If there is no sequence, or they differ in another size than their length.
     """
-    if len(sequences) == 0:
-        raise ShapeError("pad_sequence: needs at least one sequence")
     sequences = [operand(s) for s in sequences]
+    if not sequences:
+        raise ShapeError("pad_sequence: needs at least one sequence")
+    shapes = [s.shape for s in sequences]
+    if () in shapes or len({shape[1:] for shape in shapes}) > 1:
+        raise ShapeError(
+            "pad_sequence: sequences (L_n, *) may differ in their length alone, the first size, "
+            f"not {', '.join(map(str, shapes))}"
+        )
     lengths = np.array([len(s) for s in sequences])
     index, time = np.nonzero(np.arange(lengths.max()) < lengths[:, None])
     places, size = (index, time), (len(lengths), int(lengths.max()))
@@ -94,11 +100,17 @@ def pack_padded_sequence(
     Raises
     ------
     ShapeError
-        If there is not one length for each sequence, or one is not from 1 to L.
+        If the input has less than two axes, there is not one length for each sequence, or one is
+        not from 1 to L.
     ValueError
         If the lengths do not fall although `enforce_sorted` is set.
     """
     x = operand(input)
+    if x.ndim < 2:
+        raise ShapeError(
+            "pack_padded_sequence: needs a padded batch "
+            f"{'(N, L, *)' if batch_first else '(L, N, *)'}, not {x.shape}"
+        )
     lengths = np.asarray(lengths)
     L, N = x.shape[1::-1] if batch_first else x.shape[:2]
     if lengths.shape != (N,) or lengths.dtype.kind not in "iu" or not N:
@@ -107,6 +119,7 @@ def pack_padded_sequence(
             f"integers, not {lengths.tolist()}"
             + (" (is batch_first right?)" if lengths.shape == (L,) else "")
         )
+    lengths = lengths.astype(np.int64)  # unsigned ones have no differences below 0
     if lengths.min() < 1 or lengths.max() > L:
         raise ShapeError(
             f"pack_padded_sequence: lengths must be from 1 to L = {L}, those of the input "
@@ -137,6 +150,7 @@ def pack_padded_sequence(
 
 def pack_sequence(sequences: Sequence[Any], enforce_sorted: bool = True) -> PackedSequence:
     """Pack sequences (L_n, *) of several lengths; see `pack_padded_sequence`."""
+    sequences = list(sequences)
     lengths = [len(s) for s in sequences]
     return pack_padded_sequence(pad_sequence(sequences), lengths, enforce_sorted=enforce_sorted)
 
@@ -166,9 +180,15 @@ def pad_packed_sequence(
 
     Raises
     ------
+    TypeError
+        If `sequence` is no PackedSequence.
     ValueError
         If `total_length` is less than the greatest length.
     """
+    if not isinstance(sequence, PackedSequence):
+        raise TypeError(
+            f"pad_packed_sequence: needs a PackedSequence, not a {type(sequence).__name__}"
+        )
     batch_sizes = sequence.batch_sizes.numpy()
     L = len(batch_sizes) if total_length is None else total_length
     if L < len(batch_sizes):

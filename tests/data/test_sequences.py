@@ -6,6 +6,7 @@ import pytest
 
 from minitorch_attn.data import (
     DataLoader,
+    SequencePairs,
     Vocabulary,
     date_pairs,
     reversal_pairs,
@@ -32,6 +33,47 @@ def test_tokens_0_1_2_are_padding_start_and_end():
 
 def test_decoding_stops_at_the_first_end():
     assert Vocabulary("abc").decode([[1, 5, 0, 3, 2, 4], [2, 4, 4, 4, 4, 4]]) == ["ca", ""]
+
+
+def test_a_text_alone_goes_into_a_list():
+    with pytest.raises(TypeError, match=r"needs a list of texts, \['cab'\], not 'cab'"):
+        Vocabulary("abc").encode("cab")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([3, 4], r"tokens \(N, T\) of integers, not \(2,\)"),
+        ([[3.0, 4.0]], "of float64"),
+        ([[3, 6]], "from 0 to 5, not 6"),
+        ([[3, -1]], "from 0 to 5, not -1"),
+    ],
+)
+def test_what_is_no_token_is_not_decoded(tokens, message):
+    with pytest.raises(ValueError, match="^Vocabulary.decode: .*" + message):
+        Vocabulary("abc").decode(tokens)
+
+
+def test_no_tokens_are_empty_texts():
+    assert Vocabulary("abc").decode(np.zeros((2, 0), int)) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: reversal_pairs(-1), "reversal_pairs: count must be an integer of at least 0"),
+        (lambda: sorting_pairs(2, 0), "sorting_pairs: shortest must be .* at least 1, not 0"),
+        (lambda: reversal_pairs(2, 5, 4), "reversal_pairs: longest must be .* at least 5, not 4"),
+        (lambda: date_pairs(1.5), "date_pairs: count must be an integer .* not 1.5"),
+        (
+            lambda: SequencePairs([("a", "b"), "ab"], Vocabulary("ab"), Vocabulary("ab")),
+            r"SequencePairs: pairs\[1\] must be two texts, not 'ab'",
+        ),
+    ],
+)
+def test_pairs_that_cannot_be(make, message):
+    with pytest.raises(ValueError, match="^" + message):
+        make()
 
 
 def test_what_is_no_symbol_is_named():

@@ -179,6 +179,9 @@ def test_parameters():
             r"Decoder.step: needs tokens \(N,\)",
         ),
         (lambda: model()(0 * SOURCE, TARGET), mt.ShapeError, "lengths must be from 1 to L = 5"),
+        (lambda: model()(SOURCE[:, :0], TARGET), mt.ShapeError, r"\(3, 0\) hold no token"),
+        (lambda: model()(SOURCE, TARGET[:, :0]), mt.ShapeError, r"Decoder: .* hold no token"),
+        (lambda: model()(SOURCE, TARGET[:2]), mt.ShapeError, "of 2 sequences, .* state is of 3"),
         (lambda: model()(SOURCE, TARGET, [5, 2]), mt.ShapeError, "needs as many lengths"),
     ],
 )

@@ -87,3 +87,21 @@ def test_other_mistakes():
         nn.pad_packed_sequence(nn.pack_sequence(sequences(), False), total_length=3)
     with pytest.raises(mt.ShapeError, match="needs at least one sequence"):
         nn.pad_sequence([])
+    for unlike in ([normal(2, 3), normal(2, 4)], [normal(2), normal(2, 4)], [1.0, 2.0]):
+        with pytest.raises(mt.ShapeError, match="may differ in their length alone"):
+            nn.pad_sequence(unlike)
+    with pytest.raises(mt.ShapeError, match=r"needs a padded batch \(L, N, \*\), not \(5,\)"):
+        nn.pack_padded_sequence(normal(5), [5])
+    with pytest.raises(TypeError, match="needs a PackedSequence, not a Tensor"):
+        nn.pad_packed_sequence(mt.zeros(3))
+
+
+def test_unsigned_lengths_fall_as_others_do():
+    packed = nn.pack_padded_sequence(normal(3, 2), np.array([3, 1], "uint8"))
+    assert packed.batch_sizes.tolist() == [2, 1, 1]
+
+
+def test_any_iterable_of_sequences_is_padded_and_packed():
+    padded = nn.pad_sequence(mt.ones(length) for length in (2, 1))
+    np.testing.assert_array_equal(padded.numpy(), [[1, 1], [1, 0]])
+    assert nn.pack_sequence(mt.ones(length) for length in (2, 1)).batch_sizes.tolist() == [2, 1]
