@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,13 +36,13 @@ class PackedSequence(NamedTuple):
 
 
 def pad_sequence(
-    sequences: Sequence[Any], batch_first: bool = False, padding_value: float = 0.0
+    sequences: Iterable[Any], batch_first: bool = False, padding_value: float = 0.0
 ) -> Tensor:
     """One tensor of sequences of several lengths, filled up behind each.
 
     Parameters
     ----------
-    sequences : sequence of (L_n, *)
+    sequences : iterable of (L_n, *)
         Each of its own length L_n.
     batch_first : bool
         Whether the result is (N, L, *) instead of (L, N, *).
@@ -148,7 +148,7 @@ def pack_padded_sequence(
     )
 
 
-def pack_sequence(sequences: Sequence[Any], enforce_sorted: bool = True) -> PackedSequence:
+def pack_sequence(sequences: Iterable[Any], enforce_sorted: bool = True) -> PackedSequence:
     """Pack sequences (L_n, *) of several lengths; see `pack_padded_sequence`."""
     sequences = list(sequences)
     lengths = [len(s) for s in sequences]
