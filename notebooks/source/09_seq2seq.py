@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 09 · Sequence to sequence
 #
-# A network that reads one element after the other and keeps a state; one that reads a sequence so, and
-# another that writes a new sequence from what the first has kept.
+# A network that reads a sequence one element at a time and keeps a state; and two of them together: one
+# reads a sequence, the other writes a new one from what the first has kept.
 #
 # **You will be able to**
 #
@@ -56,8 +56,9 @@ figure
 # *Figure 1. A digit nine, and the eight rows that are read one after the other.*
 #
 # A small recurrent network, `nn.GRU`, reads the rows; after each of them a linear layer turns its
-# state into scores for the ten classes. It is trained to name the digit at every row, as well as it
-# can. Then we look over its shoulder.
+# state into scores for the ten classes. It is trained to name the digit after every row, as well as it
+# can. (`clip_grad=1.0` scales a gradient down whose norm is above 1; why a recurrent network needs that, we
+# shall see.) Then we ask it after each row, on images that it has not seen.
 
 
 # %%
@@ -98,7 +99,7 @@ assert right[0] < 0.45 and right[-1] > 0.85 and belief[nine, :, -1].argmax() == 
 
 # %%
 figure, ax = viz.panels(1, 1, width=6, height=3.4)
-drawn = ax.imshow(belief[nine], cmap="viridis", vmin=0, vmax=1)
+drawn = ax.imshow(belief[nine], cmap="viridis", vmin=0, vmax=1, aspect="auto")
 figure.colorbar(drawn, label="probability")
 ax.set_xticks(range(8), [f"$x_{t}$" for t in range(1, 9)])
 ax.set_yticks(range(10))
@@ -140,9 +141,9 @@ figure
 #
 # $$da_t = (1 - h_t^2)\, dh_t$$
 #
-# So one walks backwards, from $t = L$ to $t = 1$, and carries $dh$ along: *back-propagation through
-# time*. It is the reverse pass of lesson 01 on a graph that repeats itself. The weights are used at every
-# time, so their gradients are sums over time:
+# Nothing comes after the last element, so there $dh_L = dy_L$. One walks backwards, from $t = L$ to $t = 1$,
+# and carries $dh$ along: *back-propagation through time*. It is the reverse pass of lesson 01 on a graph that
+# repeats itself. The weights are used at every time, so their gradients are sums over time:
 #
 # $$dw = \sum_t da_t\, h_{t-1}, \qquad du = \sum_t da_t\, x_t, \qquad dx_t = u\, da_t$$
 #
@@ -163,20 +164,26 @@ figure
 #
 # Every factor is at most $|w|$, as the slope of tanh is at most 1. If $|w| < 1$ the product is at most
 # $|w|^k$: it *vanishes* exponentially with $k$. If $|w|$ is large it may *explode*, unless the states
-# are so large that the slopes $1 - h_t^2$ are near zero. With matrices the largest singular value
-# $\|W_{hh}\|$ takes the place of $|w|$:
+# are so large that the slopes $1 - h_t^2$ are near zero. With matrices the place of $|w|$ is taken by
+# $\|W_{hh}\|$, the most by which the matrix lengthens any vector (its largest *singular value*):
 #
 # $$\left\| \frac{\partial h_L}{\partial h_{L-k}} \right\| \le \|W_{hh}\|^k$$
 #
-# Then nothing tells the weights what they should have kept of an early element. The explosion is
-# easily mended: clip the gradient. To vanish is worse: what is not there cannot be scaled up.
+# If $\|W_{hh}\| < 1$ the gradient must vanish. If not, it still may: the bound holds for the direction that
+# is lengthened most, and other directions are shortened.
+#
+# Against the explosion there is a simple remedy: *clip* the gradient, that is, scale it down to a given
+# norm where it is longer. Against the vanishing, scaling up is none. The gradient of the weights is a sum
+# over time; in it the share of an early element, which tells the weights what they should have kept of it,
+# is lost beside the shares of the late ones.
 
 # %% [markdown]
 # ### LSTM: a path with nothing in its way
 #
 # The *long short-term memory* carries a second state $c_t$, its memory, which no matrix touches. It
-# is changed by *gates*, numbers between 0 and 1. From the same sums $a_t$, now four times as wide, in
-# parts $a^i, a^f, a^g, a^o$ of shape $(N, D)$ each:
+# is changed by *gates*, numbers between 0 and 1. From the same sums,
+# $a_t = x_t W_{ih}^\top + h_{t-1} W_{hh}^\top$, now four times as wide, in parts $a^i, a^f, a^g, a^o$ of shape
+# $(N, D)$ each (the index $t$ of parts and gates is left out, and $\sigma$ is the sigmoid):
 #
 # $$i = \sigma(a^i), \quad f = \sigma(a^f), \quad g = \tanh(a^g), \quad o = \sigma(a^o)$$
 #
@@ -185,8 +192,8 @@ figure
 # What is in the memory is kept as far as the *forget gate* $f$ is open; the *input gate* $i$ says how
 # much of the new $g$ is written, the *output gate* $o$ how much is shown.
 #
-# Backward, from the last line to the first. $c_t$ is used by $h_t$ and by the next step, from which
-# $dc_t$ has come:
+# Backward, from the last line to the first. $c_t$ is used by $h_t$ and by the next step. What has come from
+# the next step is in $dc_t$ already; what comes through $h_t$ is added:
 #
 # $$dc_t \leftarrow dc_t + dh_t \odot o \odot (1 - \tanh^2 c_t)$$
 #
@@ -194,11 +201,16 @@ figure
 #
 # $$da^i = dc_t \odot g \odot i (1 - i), \qquad da^g = dc_t \odot i \odot (1 - g^2)$$
 #
+# Each is the gradient of a product: $dc_t$ (or $dh_t$) times the other factor, and then times the slope,
+# $s(1 - s)$ of a sigmoid $s$ or $1 - g^2$ of the tanh. From $da_t$ on all goes as above:
+# $dh_{t-1} = dy_{t-1} + da_t W_{hh}$, and the same sums for the weights. The memory's own way back is the shortest:
+#
 # $$\boxed{\; dc_{t-1} = dc_t \odot f \;}$$
 #
 # That last line is the point of it all: on the way back through the memory there is no matrix and no
-# slope, only the forget gates. While they are open, near 1, the gradient goes round and round unharmed.
-# Its inventors called this the *constant error carousel*.
+# slope, only the forget gates. While they are open, near 1, the gradient passes step after step almost
+# unchanged. (The first LSTM had no forget gate: the factor was 1, and its inventors called this the *constant
+# error carousel*.)
 #
 # ### GRU: the same idea, smaller
 #
@@ -208,19 +220,20 @@ figure
 #
 # $$h_t = (1 - z) \odot n + z \odot h_{t-1}$$
 #
-# where $a = x_t W_{ih}^\top$ and $u = h_{t-1} W_{hh}^\top$ are kept apart, because the *reset gate* $r$
-# acts on the share of the state alone. The direct path back is $dh_{t-1} = dh_t \odot z + \dots$: again a
-# gate, and no matrix.
+# where $a = x_t W_{ih}^\top$ and $u = h_{t-1} W_{hh}^\top$, in three parts each, are kept apart, because the
+# *reset gate* $r$ acts on the share of the state alone. The direct path back is
+# $dh_{t-1} = dh_t \odot z + \dots$: again a gate, and no matrix.
 
 # %% [markdown]
 # ### From sequence to sequence
 #
 # Now a sequence is to become *another* one, of another length: a sentence its translation, a date as
-# written by hand the same date as a computer wants it. Two networks share the work.
+# written by hand the same date as a computer wants it. Two networks share the work. (In this part the letters
+# are those of the papers: $c$ is no longer the memory of an LSTM, and $y$ no longer a state.)
 #
 # The **encoder** reads the *source* $x_1, \dots, x_L$. What it hands over is its last state: a
 # **summary** $c = h_L$ (also called *context vector*). A *bidirectional* encoder reads in both directions
-# and hands over both last states, side by side.
+# and hands over both last states, side by side; the last one of the backward direction is that after $x_1$.
 #
 # The **decoder** writes the *target* $y_1, \dots, y_T$, a *token* (a letter, a word) at a time. Its state
 # $s_t$ begins with the summary, and each step is given the token before and the summary again. With an
@@ -229,15 +242,16 @@ figure
 # $$s_0 = \tanh(W_0 c), \qquad s_t = \mathrm{GRU}([E y_{t-1};\, c],\ s_{t-1}), \qquad
 # p_t = \mathrm{softmax}(\mathrm{readout}(s_t, c, E y_{t-1}))$$
 #
-# $p_t$ has a probability for each token that may come next. The first $y_0$ is a special token that means
-# *start*; another one means *end*, and when it is written the decoder is done. The loss is the
+# $[\,\cdot\,;\,\cdot\,]$ puts its parts side by side, and *readout* is a small network of two linear layers
+# with a tanh between. $p_t$ has a probability for each token that may come next. The first $y_0$ is a special
+# token that means *start*; another one means *end*, and when it is written the decoder is done. The loss is the
 # cross-entropy of the right tokens,
 #
 # $$\ell = -\sum_t \log p_t[y_t]$$
 #
 # over all $t$ and all sequences, divided by the number of tokens. In training the decoder is given the
 # *right* token before, whatever it would have written itself: **teacher forcing**. So all steps of a
-# target are known beforehand. Left alone, it is given its own: in **greedy decoding** always the most
+# target have their inputs beforehand. Left alone, it is given its own: in **greedy decoding** always the most
 # probable one.
 
 # %% [markdown]
@@ -269,7 +283,8 @@ def rnn_loops(x, w_ih, w_hh):
 
 # %% [markdown]
 # Then with whole arrays, in the form of a primitive. One loop is left, the one over time: a step needs
-# the step before. `through_time` is the walk backwards of the derivation; it carries `dh`.
+# the step before. `through_time` is the walk backwards of the derivation; it carries `dh`. Each of the three
+# rules takes the walk anew, which keeps them short; the library takes it once for all three.
 
 
 # %%
@@ -372,8 +387,8 @@ for name, values in w.items():
     print(f"{name:13}", values.shape)
 
 # %% [markdown]
-# The library computes all steps of a layer in one operation, with such rules inside: step by step, the
-# graph of its twelve small operations would take about three times as long.
+# The library computes all steps of a layer in one operation, with such rules inside: a graph of all the
+# small operations of all steps gives the same, and takes longer.
 #
 # ### Sequences of several lengths
 #
@@ -418,14 +433,14 @@ class OurEncoder(nn.Module):
 
     def __init__(self, vocabulary, embedding, hidden):
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=0)
+        self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=0)  # row 0 stays zero
         self.rnn = nn.GRU(embedding, hidden, batch_first=True, bidirectional=True)
 
     def forward(self, tokens, lengths):
         packed = nn.pack_padded_sequence(
             self.embedding(tokens), lengths, batch_first=True, enforce_sorted=False
         )
-        _, (forward, backward) = self.rnn(packed)
+        _, (forward, backward) = self.rnn(packed)  # the last states, (2, N, hidden)
         return F.cat([forward, backward], 1)
 
 
@@ -467,6 +482,9 @@ print("target: ", *target.data, sep="\n")
 # %% [markdown]
 # Teacher forcing is a shift by one: the decoder is given the target without its last token, and is to
 # say the target without its first. Where that is padding, nothing is to be said: `ignore_index=0`.
+#
+# The library's `Encoder` and `Decoder` do the same with the same weights. (Its encoder also returns the
+# states after all elements, its *memory*, of `memory_size` features each. Lesson 10 needs them.)
 
 
 # %%
@@ -491,7 +509,8 @@ print(f"loss {loss_of(scores, target).item():.2f}, of a blind guess {np.log(12):
 # %% [markdown]
 # Left alone, the decoder goes step by step: the library's `start` reads the source, and `step` takes the
 # tokens that were written last, one for each sequence, and a state, and returns scores and the next
-# state. Greedy decoding is then a short loop.
+# state. Greedy decoding is then a short loop. It goes on behind the end; `decode`, which makes words of
+# tokens, stops there.
 
 
 # %%
@@ -570,11 +589,11 @@ viz.draw_gradcheck(wrong)
 #
 # ### How far a gradient reaches
 #
-# Fresh cells, 64 features wide, read 50 random elements. A random gradient is put in at the last state,
-# and we measure its norm at the state $k$ steps before (for an LSTM, at its memory $c$), for five seeds.
-# Two LSTMs have the bias of the forget gate set, to 1 and to 3: $\sigma(1) = 0.73$, $\sigma(3) = 0.95$.
-# And two RNNs have for $W_{hh}$ an orthogonal matrix, all of whose singular values are 1, times 1 and
-# times 1.5.
+# Fresh cells, 64 features wide, read 50 random elements. Fresh weights are uniform between $-1/\sqrt{D}$ and
+# $1/\sqrt{D}$, as in PyTorch. A random gradient is put in at the last state, and we measure its norm at the
+# state $k$ steps before (for an LSTM, at its memory $c$), for five seeds. Two LSTMs have the bias of the forget
+# gate set, to 1 and to 3: $\sigma(1) = 0.73$, $\sigma(3) = 0.95$. And two RNNs have for $W_{hh}$ an orthogonal
+# matrix, all of whose singular values are 1, times 1 and times 1.5.
 
 
 # %%
@@ -625,9 +644,15 @@ print("powers of ten left after 10 and 40 steps:")
 for name, norms in reach.items():
     print(f"{name:20} {round(np.log10(norms[10])):3} {round(np.log10(norms[40])):4}")
 
+mt.manual_seed(0)
+singular_values = np.linalg.svd(nn.RNNCell(16, 64).weight_hh.data, compute_uv=False)
+typical = np.sqrt(np.mean(singular_values**2))
+print(f"W_hh of a fresh RNN lengthens a vector {singular_values[0]:.1f} times at most,", end=" ")
+print(f"a random one {typical:.1f} times")
+assert singular_values[0] > 1 and 0.5 < typical < 0.65
 assert reach["RNN"][40] < 1e-8 and reach["LSTM"][40] < 1e-6 and reach["GRU"][40] < 1e-6
 assert reach["LSTM"][40] < reach["LSTM, bias 1"][40] < reach["LSTM, bias 3"][40]
-assert 0.1 < reach["LSTM, bias 3"][40] < 10 and reach["RNN, 1.5 orthogonal"][49] > 1
+assert 0.1 < reach["LSTM, bias 3"][40] < 10 and 1 < reach["RNN, 1.5 orthogonal"][49] < 100
 
 # %%
 figure, ax = viz.panels(1, 1, height=4)
@@ -641,19 +666,27 @@ figure
 # *Figure 5. Means over five seeds, on a logarithmic scale: a straight line that falls is exponential decay.
 # The RNN loses more than a power of ten in every five steps.*
 #
-# As the bound said: an exponential decay. But look at the LSTM: with the usual first weights it vanishes
-# **too**, and so does the GRU, not much more slowly than the RNN. Their gates begin half open, at
-# $\sigma(0) = 1/2$, and $\tfrac12 \cdot \tfrac12 \cdots$ vanishes as well. The gates make the long path *possible*; whether
-# it is there when training begins is decided by one number, the forget gate's bias. With 3 the norm stays
-# about the same for all 50 steps. An orthogonal $W_{hh}$ helps an RNN, as far as the slopes of the tanh
-# allow; made larger, it explodes instead.
+# The RNN's decay is exponential, although the largest singular value of its $W_{hh}$ is a little above 1 and
+# the bound would allow growth: a gradient has a share in all directions, and most are shortened. The weights
+# have the variance $1/(3D)$, so a random vector is left with $1/\sqrt3 = 0.58$ of its length; forty steps of
+# that alone are nine to ten powers of ten, and the slopes of the tanh take the rest.
+#
+# But look at the LSTM: with the usual first weights its gradient vanishes **too**, and so does that of the
+# GRU, though more slowly than that of the RNN. Their gates begin half open, at $\sigma(0) = 1/2$, and
+# $\tfrac12 \cdot \tfrac12 \cdots$ vanishes as well. (Not quite as fast as that: a little comes back through the
+# matrices, too.) The gates make the long path *possible*; whether it is there when training begins is decided,
+# in an LSTM, by the forget gate's bias. With 3 the norm stays about the same for all 50 steps.
+#
+# An orthogonal $W_{hh}$ helps an RNN as far as the slopes of the tanh allow. Made 1.5 times as large it no
+# longer vanishes, nor does it explode: the norm grows a few times in 50 steps, where $1.5^{49}$ would be more
+# than eight powers of ten. The states have grown, too, and their slopes hold it back.
 
 # %% [markdown]
 # ### Does it matter? Read, wait, answer
 #
-# Back to the digits, read row by row. Now the question is asked at the end alone; and before it is
-# asked, 20 blank rows are read. The network must carry what it has seen over a long wait. Nothing else is
-# new. Two seeds each.
+# Back to the digits, read row by row. Now the question is asked at the end alone: at once, or after 20 blank
+# rows have been read. Then the network must carry what it has seen over a long wait. Four layers with 32
+# features, the same short training of 5 epochs for all, two seeds each.
 
 
 # %%
@@ -703,10 +736,11 @@ after_20 = {name: [patience(make, 20, seed) for seed in (0, 1)] for name, make i
 for name in LAYERS:
     runs = "  ".join(f"{run:.0f} %" for run in at_once[name])
     remembering = sum(run > 30 for run in after_20[name])
-    print(f"{name:13} at once {runs}   after 20 blank rows above 30 %: {remembering} of 2")
+    print(f"{name:13} at once {runs}   after the wait {remembering} of 2 runs above 30 %")
 
 assert min(map(min, at_once.values())) > 75
 assert np.mean(at_once["RNN"]) == max(map(np.mean, at_once.values()))
+assert np.mean(at_once["LSTM, bias 3"]) == min(map(np.mean, at_once.values()))
 assert max(after_20["RNN"] + after_20["LSTM"]) < 28
 assert min(after_20["GRU"]) > 32 and min(after_20["LSTM, bias 3"]) > 45
 
@@ -714,25 +748,28 @@ assert min(after_20["GRU"]) > 32 and min(after_20["LSTM, bias 3"]) > 45
 figure, axes = viz.panels(1, 2, height=3)
 for ax, runs, title in zip(axes, (at_once, after_20), ("asked at once", "after 20 blank rows")):
     viz.plot_arms(runs, label="accuracy, %", ax=ax)
-    ax.set_title(title)
+    ax.axvline(10, color="grey", linestyle=":")
+    ax.set(title=title, xlim=(0, 100))
 figure
 
 # %% [markdown]
-# *Figure 6. A dot is a seed. Left: asked at once, all four read digits, and the plain RNN does it as well
-# as any. Right: after a wait (trainings as long as this one end a little differently on another processor), what Figure 5 measured decides. The LSTM as it comes does no better than a
-# guess, 10 %, and the RNN little better; with the forget gate opened beforehand, the same LSTM remembers.*
+# *Figure 6. A dot is a seed, the dotted line a guess, 10 %. Left: asked at once, all four read digits; the
+# plain RNN does it as well as any, and the LSTM with the open forget gate worst. Right: after the wait the order is
+# another. The LSTM as it comes does no better than a guess, and the RNN little better; with the forget gate
+# opened beforehand, the same LSTM remembers.*
 #
-# (The GRU does better than its curve in Figure 5 made one expect. First weights are the start of a training,
-# and not all of it.)
+# For the RNN and the two LSTMs that is what Figure 5 made one expect. The GRU does better than its curve there:
+# first weights are the start of a training, and not all of it. (After as many steps as these a training ends a
+# little differently on another processor; so the print says only which runs are above 30 %.)
 
 # %% [markdown]
 # ### The bottleneck: accuracy over length
 #
 # Now the encoder and the decoder. Whatever the source's length, the decoder is told of it by *one*
 # summary of a fixed size. For how long a word is that enough? Three models, each trained for 300 batches on
-# words of 2 to 10 letters: two that write words **backwards**, with 16 and with 48 features a direction;
-# and one with 48 that **sorts** the letters. To sort, nine counts are all one must keep; the order of the
-# letters may be forgotten.
+# words of 2 to 10 letters: two that write words **backwards**, with states of 16 and of 48 features (and so
+# summaries of 32 and of 96); and one with 48 that **sorts** the letters. To sort, nine counts are all one must
+# keep; the order of the letters may be forgotten.
 
 
 # %%
@@ -790,12 +827,13 @@ ax.legend(loc="lower left", fontsize=9)
 figure
 
 # %% [markdown]
-# *Figure 7. Words of 2 letters come out right; with every letter more the share falls. A larger summary
-# moves the fall to longer words. The control, green: to sort, less must be kept, and of words as long
-# many more come out right.*
+# *Figure 7. Of the words of 2 letters all or nearly all come out right; with every letter more the share falls.
+# In the larger model, with its larger summary, it falls at longer words. The control, green, is of the same size:
+# to sort, less must be kept, and of words as long many more come out right.*
 #
-# It is not that ten letters are hard to write: the sorted ones are ten letters, too. It is what the
-# summary must hold.
+# Ten letters are not too many to write: the sorted words have ten, too. What differs is how much of the source the
+# summary must hold. (300 batches are few. With three times as many each curve falls at words a few letters
+# longer; but all still fall, and in the same order.)
 
 # %% [markdown]
 # ### The long way
@@ -831,9 +869,9 @@ figure
 # *Figure 8. The gradient is largest at both ends and, on this logarithmic scale, falls in straight lines to
 # the middle, where less than a thousandth is left.*
 #
-# The first letter is the last that one of the encoder's two directions reads, and the last letter the last
-# of the other: those are close to the summary. What stands in the middle is twenty steps away from it, in
-# both directions.
+# The first letter is the last one that the encoder's backward direction reads, and the last letter the last
+# one of the forward direction: those two are close to the summary. What stands in the middle is twenty steps
+# away from it, in both directions.
 #
 # These are the **two problems** of this design: one summary of a fixed size, and a way to it that is as long
 # as the sequence.
@@ -870,11 +908,11 @@ ax.legend(loc="lower left", fontsize=9)
 figure
 
 # %% [markdown]
-# *Figure 9. The first letter is the same task in both. From then on a mistake of its own leads the decoder
-# to places where training never took it, and makes the next one likelier.*
+# *Figure 9. For the first letter both are the same task. From then on a mistake of its own leads the decoder to
+# where training never took it, and fewer of the letters after it come out right.*
 #
-# This gap is called *exposure bias*. It is why a sequence model must always be judged by what it
-# writes on its own.
+# That it was trained on right beginnings alone is called *exposure bias*; the gap is what it costs. It is why a
+# sequence model must always be judged by what it writes on its own.
 
 # %% [markdown]
 # ## Paper and code
@@ -885,8 +923,8 @@ figure
 # | forget gate's bias | positive (Gers 2000), 1 (Jozefowicz 2015) | about 0 | about 0; to be set by hand, as above |
 # | GRU, reset | Cho 2014: $W_{hn} (r \odot h)$, before the matrix | $r \odot (W_{hn} h)$, after it, as cuDNN needs it | as PyTorch |
 # | GRU, update | Bahdanau and Chung: $h' = (1-z) h + z n$; Cho: the other way | $h' = (1-z) n + z h$ | as PyTorch |
-# | encoder | Sutskever 2014: four LSTM layers, the source reversed; Cho 2014: one GRU | | one GRU, both directions |
-# | summary | Sutskever: the decoder's first state alone; Cho: given at every step | | first state and every step |
+# | encoder | Sutskever 2014: four LSTM layers, the source reversed; Cho 2014: one GRU | (has none) | one GRU, both directions |
+# | summary | Sutskever: the decoder's first state alone; Cho: first state, and given at every step | (has none) | first state and every step |
 #
 # Other libraries put the parts in another order (Keras those of a GRU as $z, r, n$), so weights that are
 # carried over must be rearranged. Sutskever's reversal of the source is a remedy for the long way: the
@@ -946,7 +984,7 @@ print("first scores differ:", not np.allclose(scores.data[0], scores.data[1]))
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It could: the scores do differ, if only a little. Everything the decoder learns of the source comes
+# It can: the scores do differ. Everything the decoder learns of the source comes
 # through the summary, in which all letters are mixed. That the first letter written depends on the last
 # one read, and on no other, is something it must learn.
 #
@@ -989,5 +1027,12 @@ print("first scores differ:", not np.allclose(scores.data[0], scores.data[1]))
 # - K. Cho et al., *Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
 #   Translation*, EMNLP 2014: the GRU, and the summary at every step.
 # - I. Sutskever, O. Vinyals, Q. V. Le, *Sequence to Sequence Learning with Neural Networks*, NIPS 2014.
+# - D. Bahdanau, K. Cho, Y. Bengio, *Neural Machine Translation by Jointly Learning to Align and
+#   Translate*, ICLR 2015: the encoder that reads in both directions. J. Chung, C. Gulcehre, K. Cho, Y. Bengio,
+#   *Empirical Evaluation of Gated Recurrent Neural Networks on Sequence Modeling*, 2014.
+# - R. J. Williams, D. Zipser, *A Learning Algorithm for Continually Running Fully Recurrent Neural
+#   Networks*, Neural Computation 1, 1989: teacher forcing.
+# - M. Ranzato, S. Chopra, M. Auli, W. Zaremba, *Sequence Level Training with Recurrent Neural
+#   Networks*, ICLR 2016: exposure bias.
 # - R. Pascanu, T. Mikolov, Y. Bengio, *On the Difficulty of Training Recurrent Neural Networks*, ICML
 #   2013: why gradients vanish and explode, and how to clip them.

@@ -141,7 +141,8 @@ check("09.lstm_step", lstm_step)
 # `logits` (N, T - 1, K) are the decoder's scores after each token of a target (N, T), but its last. What they
 # should have foretold is the target without its first token. The loss is the mean of
 # $-\log \mathrm{softmax}(\mathrm{logits})$ at the right tokens, over all tokens of all sequences that are not
-# padding (0). Tokens of a long sequence count as much as those of a short one.
+# padding (0). Tokens of a long sequence count as much as those of a short one. For example, two tokens in all
+# that were foretold with the probabilities 1/2 and 1/4 give the loss $(\log 2 + \log 4) / 2 = 1.04$.
 
 
 # %% exercise="sequence_loss"
@@ -165,7 +166,8 @@ check("09.sequence_loss", sequence_loss)
 # `step(tokens, state)` is a decoder: it takes the tokens that were written last, (N,), and a state, and
 # returns scores (N, K) and the next state. Begin with token 1 for every sequence, and choose the token with
 # the greatest score each time. Write `longest` tokens; but when a sequence has written its end, 2, it goes
-# on with padding, 0, whatever the scores say.
+# on with padding, 0, whatever the scores say. For example, scores that are greatest for 3, 2 and 4 in turn give
+# the tokens 3, 2, 0.
 
 
 # %% exercise="greedy"
