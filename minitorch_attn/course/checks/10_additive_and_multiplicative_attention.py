@@ -277,7 +277,8 @@ class MultiplicativeAttentionReference(nn.Module):
         return (memory @ self.query(query).unsqueeze(2)).squeeze(2)
 
 
-def _asked(label, rng, N, L, Dq, D, masked):
+def _asked(label, rng, sizes, masked):
+    N, L, Dq, D = sizes
     inputs = [rng.normal(size=(N, Dq)).round(1), rng.normal(size=(N, L, D)).round(1)]
     if masked:
         inputs.append(_scored(rng, N, L)[1])
@@ -289,11 +290,11 @@ MultiplicativeAttention = Exercise(
     reference=MultiplicativeAttentionReference,
     observe=module,
     cases=[
-        _asked("one query, two places", np.random.default_rng(3), 1, 2, 2, 3, False),
-        _asked("three queries, with a mask", np.random.default_rng(4), 3, 5, 3, 4, True),
-        _asked("all sizes alike", np.random.default_rng(5), 3, 3, 3, 3, True),
+        _asked("one query, two places", np.random.default_rng(3), (1, 2, 2, 3), masked=False),
+        _asked("three queries, with a mask", np.random.default_rng(4), (3, 5, 3, 4), masked=True),
+        _asked("all sizes alike", np.random.default_rng(5), (3, 3, 3, 3), masked=True),
     ],
-    more=lambda rng: _asked("any sizes", rng, *rng.integers(2, 6, size=4), True),
+    more=lambda rng: _asked("any sizes", rng, rng.integers(2, 6, size=4), masked=True),
     tolerance=1e-6,
     hints=[
         "In `__init__`, after `super().__init__()`: `self.query`, an `nn.Linear` without bias. "
@@ -365,11 +366,11 @@ def beam_step_reference(log_p, step_log_p, has_ended):
     return _beam_step(log_p, step_log_p, has_ended)
 
 
-def _beams(label, rng, B, K, ended):
+def _beams(label, rng, sizes, ended):
+    B, K = sizes
     step_log_p = rng.normal(size=(B, K))
     step_log_p -= np.log(np.exp(step_log_p).sum(axis=1, keepdims=True))
     has_ended = np.arange(B) < ended
-    # What has ended goes on with a bad token only if it is not told that it has ended.
     return Case(label, np.sort(-rng.exponential(size=B))[::-1].copy(), step_log_p, has_ended)
 
 
@@ -395,9 +396,9 @@ beam_step = Exercise(
             np.log([[0.1, 0.2, 0.7], [0.2, 0.7, 0.1]]),
             np.array([True, False]),
         ),
-        _beams("four beams of six tokens, one ended", np.random.default_rng(6), 4, 6, 1),
+        _beams("four beams of six tokens, one ended", np.random.default_rng(6), (4, 6), ended=1),
     ],
-    more=lambda rng: _beams("any sizes", rng, *rng.integers(3, 6, size=2), rng.integers(0, 3)),
+    more=lambda rng: _beams("any sizes", rng, rng.integers(3, 6, size=2), ended=rng.integers(3)),
     hints=[
         "The log-probability of a text is the sum of those of its tokens: `log_p[:, None] + "
         "step_log_p` has all B K ways to go on.",
