@@ -10,13 +10,18 @@ from ..engine import ShapeError, Tensor, as_tensor
 from ..ops.arguments import integer
 
 
-def check_images(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
-    """Raise a `ShapeError` in the module's name unless x is (N, C, H, W) with C = `channels`."""
+def as_images(module: nn.Module, x: Any, channels: int | None = None) -> Tensor:
+    """An array or Tensor (N, C, H, W) as a Tensor.
+
+    Raises a `ShapeError` in the module's name if it has other axes, or C is not `channels`.
+    """
+    x = as_tensor(x)
     if x.ndim != 4 or channels not in (None, x.shape[1]):
         needed = "" if channels is None else f" with C = {channels} channels"
         raise ShapeError(
             f"{type(module).__name__}: needs an input (N, C, H, W){needed}, got {x.shape}"
         )
+    return x
 
 
 def check_choice(module: nn.Module, setting: str, choice: str, choices: Iterable[str]) -> str:

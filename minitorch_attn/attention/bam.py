@@ -6,7 +6,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from ..ops.arguments import integer
-from .arguments import check_choice, check_images, reduced
+from .arguments import as_images, check_choice, reduced
 
 COMBINATIONS = {"sum": lambda c, s: c + s, "product": lambda c, s: c * s, "max": F.maximum}
 NORMS = ("end", "hidden")
@@ -104,7 +104,7 @@ class BAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Strengthen x (N, C, H, W) by 1 + M; the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         return x * (1 + self.gate(self.combined(x)))
 
     def combined(self, x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import numpy as np
 
 from .. import functional as F
 from .. import nn
-from ..engine import ShapeError, Tensor
+from ..engine import Tensor
+from .arguments import as_images, check_choice
 
 # Statistics of each pooling, in the order in which the spatial attention stacks them.
 POOLS = {"both": ("avg", "max"), "avg": ("avg",), "max": ("max",)}
@@ -75,14 +76,14 @@ class ChannelAttention(nn.Module):
             )
         self.channels = channels
         self.reduction = reduction
-        self.pool = _choose(self, "pool", pool, POOLS)
+        self.pool = check_choice(self, "pool", pool, POOLS)
         self.fc1 = nn.Linear(channels, hidden, bias)
         self.fc2 = nn.Linear(hidden, channels, bias)
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         """Weights (N, C, 1, 1) between 0 and 1 for x (N, C, H, W)."""
-        _check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         N, C = x.shape[:2]
         flat = x.flatten(2)
         scores = [self.mlp(_pool(flat, statistic, dim=2)) for statistic in POOLS[self.pool]]
@@ -154,7 +155,7 @@ class SpatialAttention(nn.Module):
                 f"SpatialAttention: kernel_size must be odd and positive, not {kernel_size}: only "
                 "then has a window a middle, and the map the size of the image"
             )
-        self.pool = _choose(self, "pool", pool, SPATIAL_POOLS)
+        self.pool = check_choice(self, "pool", pool, SPATIAL_POOLS)
         self.channels = channels
         if pool == "conv":
             if channels is None:
@@ -171,7 +172,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weights (N, 1, H, W) between 0 and 1 for x (N, C, H, W)."""
-        _check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         return self.gate(self.bn(self.conv(self.maps(x))))
 
     def maps(self, x: Tensor) -> Tensor:
@@ -260,7 +261,7 @@ class CBAM(nn.Module):
     ):
         super().__init__()
         self.channels = channels
-        self.order = _choose(self, "order", order, ORDERS)
+        self.order = check_choice(self, "order", order, ORDERS)
         if order != "spatial":
             self.channel = ChannelAttention(channels, reduction, channel_pool, bias)
         if order != "channel":
@@ -268,7 +269,7 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels and positions of x (N, C, H, W); the shape stays."""
-        _check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         if self.order == "parallel":
             return x * self.channel(x) * self.spatial(x)
         for attention in self.order.split("_"):
@@ -288,25 +289,8 @@ def _unless_both(pool: str) -> str:
     return "" if pool == "both" else f", pool={pool!r}"
 
 
-def _choose(module: nn.Module, setting: str, choice: str, choices: Any) -> str:
-    if choice not in choices:
-        raise ValueError(
-            f"{type(module).__name__}: {setting} must be one of {', '.join(choices)}, "
-            f"not {choice!r}"
-        )
-    return choice
-
-
 def _check_count(module: nn.Module, name: str, count: Any) -> None:
     if not isinstance(count, int | np.integer) or count < 1:
         raise ValueError(
             f"{type(module).__name__}: {name} must be at least 1 and whole, not {count}"
-        )
-
-
-def _check_images(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
-    if x.ndim != 4 or channels not in (None, x.shape[1]):
-        needed = "" if channels is None else f" with C = {channels} channels"
-        raise ShapeError(
-            f"{type(module).__name__}: needs an input (N, C, H, W){needed}, got {x.shape}"
         )

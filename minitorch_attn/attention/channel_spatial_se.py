@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .arguments import check_choice, check_images
+from .arguments import as_images, check_choice
 from .squeeze_excitation import SqueezeExcitation
 
 COMBINATIONS = {"max": F.maximum, "sum": lambda c, s: c + s, "product": lambda c, s: c * s}
@@ -53,7 +53,7 @@ class SpatialSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the positions of x (N, C, H, W); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         return x * self.gate(self.conv(x))
 
     def extra_repr(self) -> str:
@@ -127,7 +127,7 @@ class ChannelSpatialSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels and the positions of x (N, C, H, W); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         return COMBINATIONS[self.combine](self.channel(x), self.spatial(x))
 
     def extra_repr(self) -> str:

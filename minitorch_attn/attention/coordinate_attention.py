@@ -4,7 +4,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from ..ops.arguments import integer
-from .arguments import check_images
+from .arguments import as_images
 
 
 class CoordinateAttention(nn.Module):
@@ -60,7 +60,7 @@ class CoordinateAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh rows and columns of x (N, C, H, W); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         H, W = x.shape[2:]
         z = F.cat([x.mean(dim=3), x.mean(dim=2)], dim=2)  # (N, C, H + W)
         f_h, f_w = F.split(F.hardswish(self.norm(self.fc(z))), [H, W], dim=2)

@@ -6,7 +6,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor, array_module
 from ..ops.arguments import integer
-from .arguments import check_images, reduced
+from .arguments import as_images, reduced
 
 
 class CrissCrossAttention(nn.Module):
@@ -64,7 +64,7 @@ class CrissCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend along rows and columns of x (N, C, H, W); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         for _ in range(self.rounds):
             x = x + self.gamma * self.look(x)
         return x

@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .arguments import check_images
+from .arguments import as_images
 
 
 class SpatialWeights(nn.Module):
@@ -33,7 +33,7 @@ class SpatialWeights(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weights (N, H, W) of features x (N, C, H, W), none of them negative."""
-        check_images(self, x)
+        x = as_images(self, x)
         s = x.sum(dim=1)
         norm = (s**self.a).sum(dim=(1, 2), keepdim=True) ** (1 / self.a)
         s = s / F.where(norm == 0, 1.0, norm)  # a map of zeros keeps its weights at 0
@@ -72,7 +72,7 @@ class ChannelWeights(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weights (N, C) of features x (N, C, H, W)."""
-        check_images(self, x)
+        x = as_images(self, x)
         q = (x > 0).to(x.dtype).mean(dim=(2, 3))
         active = q + self.eps
         total = active.sum(dim=1, keepdim=True)
@@ -124,7 +124,7 @@ class CroW(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Descriptors (N, C) of features x (N, C, H, W); not divided by their length."""
-        check_images(self, x)
+        x = as_images(self, x)
         weighed = x if self.spatial is None else x * self.spatial(x).unsqueeze(1)
         y = weighed.sum(dim=(2, 3))
         return y if self.channel is None else y * self.channel(x)

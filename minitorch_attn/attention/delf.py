@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .arguments import check_images
+from .arguments import as_images
 
 
 class DELFAttention(nn.Module):
@@ -66,7 +66,7 @@ class DELFAttention(nn.Module):
 
     def scores(self, x: Tensor) -> Tensor:
         """Scores (N, 1, H, W) of the places of features x (N, C, H, W)."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         return self.score(self.conv2(F.relu(self.conv1(x))))
 
     def extra_repr(self) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from .. import nn
 from ..engine import Tensor
-from .arguments import check_images, reduced
+from .arguments import as_images, reduced
 
 
 class DoubleAttention(nn.Module):
@@ -59,7 +59,7 @@ class DoubleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gather from x (N, C, H, W) and hand out to it; the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         a = self.features(x).flatten(2)
         b = self.gather_weights(self.gather(x).flatten(2))
         v = self.distribute_weights(self.distribute(x).flatten(2))

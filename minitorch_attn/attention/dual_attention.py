@@ -6,7 +6,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor, zeros
 from ..ops.arguments import integer
-from .arguments import check_choice, check_images, reduced
+from .arguments import as_images, check_choice, reduced
 
 SIGNS = {"paper": 1, "program": -1}
 BRANCHES = ("both", "position", "channel")
@@ -66,7 +66,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to x (N, C, H, W) what each position gathers; the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         q, k, v = (conv(x).flatten(2) for conv in (self.query, self.key, self.value))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (N, L, D)
         if self.make_map:
@@ -140,7 +140,7 @@ class ChannelSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to each channel of x (N, C, H, W) what it gathers; the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         flat = x.flatten(2)  # (N, C, L)
         energy = flat @ flat.transpose(1, 2)
         if self.mean:
@@ -236,7 +236,7 @@ class DualAttentionHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | DualAttentionOutputs:
         """Scores (N, K, H, W) of features x (N, C, H, W); in training those of the branches too."""
-        check_images(self, x, self.in_channels)
+        x = as_images(self, x, self.in_channels)
         if self.branches == "position":
             return self.conv8(self.position(x))
         if self.branches == "channel":

@@ -5,7 +5,7 @@ import math
 from .. import nn
 from ..engine import Tensor
 from ..ops.arguments import integer
-from .arguments import check_images
+from .arguments import as_images
 
 
 class ECA(nn.Module):
@@ -72,7 +72,7 @@ class ECA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of x (N, C, H, W); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         N, C, _, _ = x.shape
         z = self.squeeze(x).reshape(N, 1, C)  # the channels as a sequence
         s = self.gate(self.conv(z))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import nn
 from ..engine import Tensor
 from ..ops.arguments import integer
-from .arguments import check_images
+from .arguments import as_images
 
 
 class EfficientAttention(nn.Module):
@@ -72,7 +72,7 @@ class EfficientAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the positions of x (N, C, H, W); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         q = self.query_weights(self._split(self.query(x)))
         k = self.key_weights(self._split(self.key(x)))
         v = self._split(self.value(x))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import nn
 from ..engine import Tensor
 from ..ops.arguments import integer
-from .arguments import check_images
+from .arguments import as_images
 
 
 class ExternalAttention(nn.Module):
@@ -63,7 +63,7 @@ class ExternalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Read from the memory for every position of x (N, C, H, W); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         tokens = x.flatten(2).transpose(1, 2)  # (N, L, C)
         w = self.weights(self.softmax(self.memory_key(self.query(tokens))))
         read = self.output(self.memory_value(w))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .arguments import check_choice, check_images, reduced
+from .arguments import as_images, check_choice, reduced
 
 FUSIONS = ("add", "scale")
 
@@ -68,7 +68,7 @@ class GlobalContext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Give every position of x (N, C, H, W) the context of all; the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         N, C, _, _ = x.shape
         a = self.weights(self.mask(x).reshape(N, 1, -1))
         z = (a @ x.reshape(N, C, -1).transpose(1, 2)).reshape(N, C)

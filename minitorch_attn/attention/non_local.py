@@ -7,6 +7,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor, zeros
 from ..nn.representation import settings
+from ..ops.arguments import integer
 from .arguments import check_choice, reduced
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
@@ -53,7 +54,7 @@ class NonLocalBlock(nn.Module):
     The map :math:`f / \mathcal{C}` has L x L numbers for each input (an image of 28 x 28 in
     float32: 2.5 MB). To compute it, and y, takes 2 L² C / r multiply-adds (for "gaussian"
     (1 + 1 / r) L² C, for "concatenation" L² C / r), beside the 4 L C² / r of the convolutions,
-    which have 4 C² / r weights. `subsample` makes a quarter of L² in an image; without `make_map`
+    which have 4 C² / r weights (of both, "gaussian" has half). `subsample` makes a quarter of L² in an image; without `make_map`
     no map is made.
 
     Where the paper and the authors' program differ:
@@ -130,6 +131,7 @@ class NonLocalBlock(nn.Module):
         check_choice(self, "pairwise", pairwise, PAIRWISE)
         if subsample is not None:
             check_choice(self, "subsample", subsample, SUBSAMPLE)
+        dims = integer("NonLocalBlock", "dims", dims)
         if dims not in SHAPES:
             raise ValueError(f"NonLocalBlock: dims must be 1, 2 or 3 axes of space, not {dims!r}")
         _check_fits(pairwise, scale, make_map)
@@ -153,13 +155,11 @@ class NonLocalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add to x (N, C, ...) what each position gathers from all; the shape stays."""
         self._check(x)
-        theta = _as_tokens(self.theta(x))  # (N, L, D)
-        if self.subsample == "before":
-            pooled = self.pool(x)
-            phi, g = self.phi(pooled), self.g(pooled)
-        else:
-            phi, g = self.pool(self.phi(x)), self.pool(self.g(x))
-        phi, g = _as_tokens(phi), _as_tokens(g)  # (N, L', D)
+        source = self.pool(x) if self.subsample == "before" else x
+        phi, g = self.phi(source), self.g(source)
+        if self.subsample == "after":
+            phi, g = self.pool(phi), self.pool(g)
+        theta, phi, g = (_as_tokens(part) for part in (self.theta(x), phi, g))  # (N, L or L', D)
         if self.make_map:
             y = self.affinity(theta, phi) @ g
         else:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from ..engine import DTypeError, ShapeError
-from ..engine.backend import Array, array_module
+from ..engine.backend import Array, array_module, is_array
+from ..ops.arguments import integer, integers
 
 
 def non_local_means(
@@ -59,9 +60,9 @@ def non_local_means(
     Raises
     ------
     ValueError
-        If a size is even or not positive, or h is not positive.
+        If a size is even or not positive, h or `spread` is not positive, or sigma is negative.
     ShapeError
-        If the image has not two or three axes.
+        If the image has not two or three axes, or no pixels.
     DTypeError
         If it is not of floats.
 
@@ -70,7 +71,7 @@ def non_local_means(
     Buades, Coll and Morel, "A non-local algorithm for image denoising" (CVPR 2005), section 3. The
     term with sigma is from their "Non-Local Means Denoising", Image Processing On Line (2011).
     """
-    xp, v, a, border = _prepare(image, h, patch_size, search_size, spread)
+    xp, v, a, border = _prepare(image, h, patch_size, search_size, spread, sigma)
     *_, H, W = v.shape
     padded = _reflected(xp, v, border)
     weighted, total = v.copy(), xp.ones_like(v[0])  # i itself, of weight exp(0)
@@ -114,11 +115,17 @@ def non_local_weights(
     Raises
     ------
     ValueError, ShapeError, DTypeError
-        As `non_local_means`.
+        As `non_local_means`; a ValueError also if `pixel` is not in the image.
     """
-    xp, v, a, border = _prepare(image, h, patch_size, search_size, spread)
+    xp, v, a, border = _prepare(image, h, patch_size, search_size, spread, sigma)
     _, H, W = v.shape
-    row, column = pixel
+    place = integers("non-local means", "pixel", pixel)
+    if len(place) != 2 or not (0 <= place[0] < H and 0 <= place[1] < W):
+        raise ValueError(
+            f"non-local means: pixel must be a row from 0 to {H - 1} and a column from 0 to {W - 1}, "
+            f"not {pixel}"
+        )
+    row, column = place
     padded = _reflected(xp, v, border)
     patch = padded[:, row : row + patch_size, column : column + patch_size]
     distance = sum(
@@ -137,10 +144,20 @@ def non_local_weights(
 
 
 def _prepare(
-    image: Array, h: float, patch_size: int, search_size: int | None, spread: float | None
+    image: Array,
+    h: float,
+    patch_size: int,
+    search_size: int | None,
+    spread: float | None,
+    sigma: float,
 ) -> tuple[ModuleType, Array, Array, int]:
     """Array module, image (C, H, W), weights of the places along one axis, and half a patch."""
-    if image.ndim not in (2, 3):
+    if not is_array(image):
+        raise DTypeError(
+            f"non-local means: needs an array of floats, not {type(image).__name__}; "
+            "`.numpy()` makes one of a Tensor"
+        )
+    if image.ndim not in (2, 3) or image.size == 0:
         raise ShapeError(
             f"non-local means: needs an image (H, W) or (C, H, W), got {image.shape}; "
             "a batch is denoised image by image"
@@ -151,13 +168,16 @@ def _prepare(
             "round when they are subtracted; image / 255 makes floats of bytes"
         )
     for name, size in (("patch_size", patch_size), ("search_size", search_size)):
-        if size is not None and (size < 1 or size % 2 == 0):
+        if size is not None and integer("non-local means", name, size, least=1) % 2 == 0:
             raise ValueError(
-                f"non-local means: {name} must be odd and positive, not {size}: only then has a "
-                "window a middle"
+                f"non-local means: {name} must be odd, not {size}: only then has a window a middle"
             )
-    if h <= 0:
+    if not h > 0:
         raise ValueError(f"non-local means: h must be positive, not {h}")
+    if spread is not None and not spread > 0:
+        raise ValueError(f"non-local means: spread must be positive or None, not {spread}")
+    if not sigma >= 0:
+        raise ValueError(f"non-local means: sigma must be 0 or more, not {sigma}")
     xp = array_module(image)
     border = patch_size // 2
     places = xp.arange(-border, border + 1, dtype=image.dtype)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .arguments import check_choice, check_images
+from .arguments import as_images, check_choice
 
 SQUEEZES = ("sum", "mean")
 NORMS = ("softmax", "l1", "l2")
@@ -55,7 +55,7 @@ class ParameterFreeSpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the places of x (N, C, H, W); the shape stays."""
-        check_images(self, x)
+        x = as_images(self, x)
         N, C, H, W = x.shape
         s = x.sum(dim=1).reshape(N, H * W)
         M = self.weights(s / C if self.squeeze == "mean" else s)

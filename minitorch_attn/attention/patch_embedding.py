@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import nn
 from ..engine import ShapeError, Tensor
 from ..ops.arguments import integer
-from .arguments import check_images
+from .arguments import as_images
 
 
 class PatchEmbedding(nn.Conv2d):
@@ -52,7 +52,7 @@ class PatchEmbedding(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (N, L, D) of images x (N, C, H, W), row by row."""
-        check_images(self, x, self.in_channels)
+        x = as_images(self, x, self.in_channels)
         if x.shape[2] % self.patch_size or x.shape[3] % self.patch_size:
             raise ShapeError(
                 f"PatchEmbedding: patches of {self.patch_size}x{self.patch_size} pixels do not "

@@ -8,6 +8,7 @@ import numpy as np
 from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor
+from .arguments import as_images
 
 #: Makes a network of any depth that keeps the shape, from its number of channels.
 Unit = Callable[[int], nn.Module]
@@ -114,11 +115,7 @@ class ResidualAttentionModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh what the trunk makes of x (N, C, H, W); the shape stays."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ShapeError(
-                f"ResidualAttentionModule: needs an input (N, C, H, W) with C = {self.channels} "
-                f"channels, got {x.shape}"
-            )
+        x = as_images(self, x, self.channels)
         split = self.pre(x)
         if split.shape != x.shape:
             raise ShapeError(

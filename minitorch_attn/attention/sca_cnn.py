@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor
-from .arguments import check_choice, check_images
+from .arguments import as_images, check_choice
 
 ORDERS = ("channel_spatial", "spatial_channel", "channel", "spatial")
 
@@ -153,7 +153,7 @@ class SCAAttention(nn.Module):
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """Weigh x (N, C, H, W) in the light of a state h (N, D); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         if h.shape != (len(x), self.features):
             raise ShapeError(
                 f"SCAAttention: needs a state {(len(x), self.features)} beside images {x.shape}, "

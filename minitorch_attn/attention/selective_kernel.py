@@ -6,7 +6,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from ..ops.arguments import integer
-from .arguments import check_images
+from .arguments import as_images
 
 
 class SelectiveKernel(nn.Module):
@@ -90,7 +90,7 @@ class SelectiveKernel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (N, C, H, W) in all branches, and mix them: (N, O, P, Q)."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         u = F.stack([branch(x) for branch in self.branches], dim=1)  # (N, branches, O, P, Q)
         s = u.sum(dim=1).mean(dim=(2, 3))
         a = self.weights(self.select(self.fc(s)).reshape(*u.shape[:3]))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from .. import nn
 from ..engine import ShapeError, Tensor
-from .arguments import check_images
+from .arguments import as_images
 
 
 class SimAM(nn.Module):
@@ -51,7 +51,7 @@ class SimAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the elements of x (N, C, H, W); the shape stays."""
-        check_images(self, x)
+        x = as_images(self, x)
         places = x.shape[2] * x.shape[3]
         if places < 2:
             raise ShapeError(f"SimAM: needs two positions at least to compare, got {x.shape}")

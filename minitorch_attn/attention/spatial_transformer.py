@@ -9,6 +9,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor, array_module, as_tensor, tensor
 from ..ops.arguments import integers
+from .arguments import as_images
 
 IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
 
@@ -313,11 +314,7 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Read x (N, C, H, W) where it says itself: (N, C, P, Q)."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ShapeError(
-                f"SpatialTransformer: needs an input (N, C, H, W) with C = {self.channels} "
-                f"channels, got {x.shape}"
-            )
+        x = as_images(self, x, self.channels)
         located = self.localisation(x)
         if located.shape != (len(x), self.features):
             raise ShapeError(

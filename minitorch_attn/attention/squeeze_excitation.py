@@ -3,7 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .arguments import check_choice, check_images, reduced
+from .arguments import as_images, check_choice, reduced
 
 SQUEEZES = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
 GATES = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
@@ -73,7 +73,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of x (N, C, H, W); the shape stays."""
-        check_images(self, x, self.channels)
+        x = as_images(self, x, self.channels)
         N, C, _, _ = x.shape
         z = self.squeeze(x).reshape(N, C)
         s = self.gate(self.fc2(F.relu(self.fc1(z))))  # (N, C)

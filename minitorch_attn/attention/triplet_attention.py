@@ -4,7 +4,7 @@ from .. import functional as F
 from .. import nn
 from ..engine import Tensor
 from ..ops.arguments import integer
-from .arguments import check_images
+from .arguments import as_images
 
 # Each swaps two of the axes N, C, H, W, and undoes itself.
 ROTATIONS = {"width": (0, 3, 2, 1), "height": (0, 2, 1, 3), "channel": (0, 1, 2, 3)}
@@ -51,7 +51,7 @@ class TripletAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh x (N, C, H, W) along three axes; the shape stays."""
-        check_images(self, x)
+        x = as_images(self, x)
         gated = [
             self.branches[name](x.permute(*axes)).permute(*axes) for name, axes in ROTATIONS.items()
         ]

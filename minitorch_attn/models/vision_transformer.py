@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import functional as F
 from .. import nn
-from ..attention.arguments import check_images
+from ..attention.arguments import as_images
 from ..attention.patch_embedding import PatchEmbedding
 from ..engine import ShapeError, Tensor, zeros
 from ..ops.arguments import integer
@@ -182,7 +182,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, K) of images x (N, C, H, W)."""
-        check_images(self, x, self.conv_proj.in_channels)
+        x = as_images(self, x, self.conv_proj.in_channels)
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ShapeError(
                 f"VisionTransformer: was made for images of {self.image_size}x{self.image_size} "
