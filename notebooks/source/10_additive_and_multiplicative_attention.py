@@ -148,8 +148,8 @@ figure
 # %% [markdown]
 # *Figure 1. An alignment map. A row is a token that was written, a column a letter that was read; the
 # brighter, the larger the weight. While the year is written the network looks at the end of the source,
-# then it jumps back to the month, and forward to the day. For a hyphen, which is always the same, it
-# looks nowhere in particular.*
+# then it jumps back to the month, and forward to the day. For a hyphen, which is always the same, its
+# look is spread out.*
 #
 # Nobody has told it what the parts of a date are, or where they stand. It has seen pairs of texts.
 
@@ -210,8 +210,9 @@ figure
 # $$de_k = \sum_j d\alpha_j\, \alpha_j (\delta_{jk} - \alpha_k)
 # = \alpha_k \Bigl(d\alpha_k - \sum_j \alpha_j\, d\alpha_j\Bigr)$$
 #
-# Put $d\alpha_j = m_j \cdot dc$ in, and it can be read: $de_k = \alpha_k\, (m_k - c) \cdot dc$. A place gets
-# a gradient as far as its memory would move the context. A place that is masked, $\alpha_k = 0$, gets none.
+# Put $d\alpha_j = m_j \cdot dc$ in, and it can be read: $de_k = \alpha_k\, (m_k - c) \cdot dc$. A place
+# is told to score higher or lower by how its memory would move the context, compared with the mean that the
+# context is. A place that is masked, $\alpha_k = 0$, gets none.
 #
 # **Scores.** $e_j = v^\top z_j$ uses $v$ at every place, and tanh has the slope $1 - z^2$:
 #
@@ -227,7 +228,7 @@ figure
 #
 # $$\boxed{\; dm_j = \underbrace{\alpha_j\, dc}_{\text{value}} + \underbrace{U^\top da_j}_{\text{key}} \;}$$
 #
-# And here is the second gift. From the context $c_t$ of any step the gradient comes to any place $j$
+# And here is the remedy for the second problem, the long way. From the context $c_t$ of any step the gradient comes to any place $j$
 # in *one* step, $\alpha_{tj}\, dc_t$, however far apart they are. No long way, nothing to vanish.
 
 # %% [markdown]
@@ -592,10 +593,10 @@ ax.legend(loc="lower right")
 figure
 
 # %% [markdown]
-# *Figure 4. With attention nearly all dates are right after 250 batches, and without it few. But those that
-# follow bring the model without far, too.*
+# *Figure 4. With attention nearly all dates are right after 250 batches, and without it fewer than half. But
+# the batches that follow bring the model without attention on, too.*
 #
-# A date is short: there is room for it in a summary. For a short source attention is above all *quicker to
+# A date is short: there is room for it in a summary, and in time that model learns to use it. For a short source attention is above all *quicker to
 # learn*, counted in examples. (A batch takes it about twice the time, so that on the clock the two are
 # closer.)
 
