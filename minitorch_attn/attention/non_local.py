@@ -54,8 +54,8 @@ class NonLocalBlock(nn.Module):
     The map :math:`f / \mathcal{C}` has L x L numbers for each input (an image of 28 x 28 in
     float32: 2.5 MB). To compute it, and y, takes 2 L² C / r multiply-adds (for "gaussian"
     (1 + 1 / r) L² C, for "concatenation" L² C / r), beside the 4 L C² / r of the convolutions,
-    which have 4 C² / r weights (of both, "gaussian" has half). `subsample` makes a quarter of L² in an image; without `make_map`
-    no map is made.
+    which have 4 C² / r weights (of both, "gaussian" has half). `subsample` makes a quarter of L²
+    in an image; without `make_map` no map is made.
 
     Where the paper and the authors' program differ:
 
@@ -155,11 +155,12 @@ class NonLocalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add to x (N, C, ...) what each position gathers from all; the shape stays."""
         self._check(x)
+        theta = _as_tokens(self.theta(x))  # (N, L, D)
         source = self.pool(x) if self.subsample == "before" else x
         phi, g = self.phi(source), self.g(source)
         if self.subsample == "after":
             phi, g = self.pool(phi), self.pool(g)
-        theta, phi, g = (_as_tokens(part) for part in (self.theta(x), phi, g))  # (N, L or L', D)
+        phi, g = _as_tokens(phi), _as_tokens(g)  # (N, L', D)
         if self.make_map:
             y = self.affinity(theta, phi) @ g
         else:

@@ -122,8 +122,8 @@ def non_local_weights(
     place = integers("non-local means", "pixel", pixel)
     if len(place) != 2 or not (0 <= place[0] < H and 0 <= place[1] < W):
         raise ValueError(
-            f"non-local means: pixel must be a row from 0 to {H - 1} and a column from 0 to {W - 1}, "
-            f"not {pixel}"
+            f"non-local means: pixel must be a row from 0 to {H - 1} and a column from 0 to "
+            f"{W - 1}, not {pixel}"
         )
     row, column = place
     padded = _reflected(xp, v, border)
@@ -159,8 +159,8 @@ def _prepare(
         )
     if image.ndim not in (2, 3) or image.size == 0:
         raise ShapeError(
-            f"non-local means: needs an image (H, W) or (C, H, W), got {image.shape}; "
-            "a batch is denoised image by image"
+            f"non-local means: needs an image (H, W) or (C, H, W) of at least one pixel, got "
+            f"{image.shape}; a batch is denoised image by image"
         )
     if image.dtype.kind != "f":
         raise DTypeError(

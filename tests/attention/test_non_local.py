@@ -288,6 +288,7 @@ def test_a_clip_is_treated_as_a_sequence_of_all_its_pixels(pairwise):
     [
         ({"pairwise": "cosine"}, "pairwise must be one of gaussian, .*, not 'cosine'"),
         ({"dims": 4}, "dims must be 1, 2 or 3 axes of space, not 4"),
+        ({"dims": 2.0}, "dims must be an integer, not 2.0"),
         ({"subsample": True}, "subsample must be one of after, before, not True"),
         ({"reduction": 0}, "reduction must be at least 1, not 0"),
         ({"reduction": 9}, "reduction=9 leaves no unit .* of 8 channels: .* at most 8"),

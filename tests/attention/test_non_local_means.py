@@ -122,12 +122,24 @@ def test_the_image_that_is_given_stays_as_it_is():
     ("image", "settings", "error", "message"),
     [
         (normal(2, 3, 4, 4), {}, ShapeError, r"needs an image \(H, W\) or \(C, H, W\)"),
-        (GREY, {"patch_size": 4}, ValueError, "patch_size must be odd and positive, not 4"),
-        (GREY, {"search_size": 0}, ValueError, "search_size must be odd and positive, not 0"),
+        (GREY[:0], {}, ShapeError, r"at least one pixel, got \(0, 6\)"),
+        (GREY, {"patch_size": 4}, ValueError, "patch_size must be odd, not 4"),
+        (GREY, {"patch_size": 3.0}, ValueError, "patch_size must be an integer .*, not 3.0"),
+        (GREY, {"search_size": 0}, ValueError, "search_size must be .* at least 1, not 0"),
         (GREY, {"h": 0.0}, ValueError, "h must be positive, not 0.0"),
+        (GREY, {"h": np.nan}, ValueError, "h must be positive, not nan"),
+        (GREY, {"spread": 0.0}, ValueError, "spread must be positive or None, not 0.0"),
+        (GREY, {"sigma": -0.1}, ValueError, "sigma must be 0 or more, not -0.1"),
         (np.zeros((4, 4), np.uint8), {}, DTypeError, "image / 255"),
+        (GREY.tolist(), {}, DTypeError, "needs an array of floats, not list"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_would(denoise, image, settings, error, message):
     with pytest.raises(error, match=message):
         denoise(image, **{"h": 0.5, **settings})
+
+
+@pytest.mark.parametrize("pixel", [(7, 0), (0, 6), (-1, 0), (1, 2, 3), (1.0, 0)])
+def test_a_pixel_outside_the_image_is_refused_with_where_it_may_be(pixel):
+    with pytest.raises(ValueError, match="pixel must be"):
+        non_local_weights(GREY, pixel, 0.5)
