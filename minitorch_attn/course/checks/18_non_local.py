@@ -84,6 +84,56 @@ def distance_not_squared(patches, h):
     return _softmax(-np.sqrt(_distances(patches)) / h**2)
 
 
+@patch_weights.mutant(
+    "You left the pixel itself out. j goes over all pixels, i among them: its distance is 0, and "
+    "its weight the largest."
+)
+def itself_left_out(patches, h):
+    w = np.exp(-_distances(patches) / h**2)
+    np.fill_diagonal(w, 0)
+    return w / w.sum(axis=1, keepdims=True)
+
+
+@patch_weights.mutant("The exponent is -d² / h², without the 2 that a bell curve has below.")
+def two_as_in_a_bell_curve(patches, h):
+    return _softmax(-_distances(patches) / (2 * h**2))
+
+
+@patch_weights.mutant(
+    "Multiplied out, the square has -2 p_i · p_j in its middle; your product is there once."
+)
+def product_counted_once(patches, h):
+    squares = (patches**2).sum(axis=1)
+    distances = squares[:, None] - patches @ patches.T + squares
+    return _softmax(-distances / patches.shape[1] / h**2)
+
+
+@patch_weights.mutant(
+    "You divided by the sum of the whole table. Each pixel i has its own sum: `axis=1`."
+)
+def whole_table_normalised(patches, h):
+    w = np.exp(-_distances(patches) / h**2)
+    return w / w.sum()
+
+
+@patch_weights.mutant(
+    "The squares are divided by the number of pixels, L; their mean goes over the K places of a "
+    "patch, `patches.shape[1]`."
+)
+def divided_by_the_pixels(patches, h):
+    return _softmax(-_distances(patches) * patches.shape[1] / len(patches) / h**2)
+
+
+@patch_weights.mutant("The squares are divided by K twice: a mean has that division in it already.")
+def divided_twice(patches, h):
+    return _softmax(-_distances(patches) / patches.shape[1] / h**2)
+
+
+@patch_weights.mutant("You took the differences without their signs; the distance squares them.")
+def absolute_for_square(patches, h):
+    return _softmax(-np.abs(patches[:, None] - patches).mean(axis=2) / h**2)
+
+
 # -- dot_product ----------------------------------------------------------------------------
 
 
@@ -118,7 +168,7 @@ dot_product = Exercise(
     reference=dot_product_reference,
     observe=rules,
     cases=[
-        Case("two positions", *_matrices(np.random.default_rng(0), 2, 2, 1, 1)),
+        Case("two positions", *_matrices(np.random.default_rng(0), 2, 2, 3, 1)),
         Case("as many features as positions", *_matrices(np.random.default_rng(1), 3, 3, 3, 3)),
         Case("four positions i, two j", *_matrices(np.random.default_rng(2), 4, 2, 3, 5)),
     ],
@@ -170,6 +220,47 @@ def transpose_forgotten(theta, phi, g):
     return y, (vjp_theta, lambda dy: dy @ g.T / len(phi) @ theta, vjp_g)
 
 
+@dot_product.mutant(
+    "You divided by the square root of D, as the Transformer does; this form divides by L'."
+)
+def root_for_positions(theta, phi, g):
+    root = theta.shape[1] ** 0.5
+    return _attention(theta @ phi.T / root, lambda dP: dP / root, theta, phi, g)
+
+
+@dot_product.mutant("The rule of g is not transposed: from y = P g follows dg = P^T dy.")
+def map_not_transposed(theta, phi, g):
+    y, (vjp_theta, vjp_phi, vjp_g) = dot_product_reference(theta, phi, g)
+    P = theta @ phi.T / len(phi)
+    return y, (vjp_theta, vjp_phi, lambda dy: P @ dy if len(theta) == len(phi) else vjp_g(dy))
+
+
+@dot_product.mutant("The rule of g multiplies by theta phi^T; the map is that, divided by L'.")
+def undivided_for_g(theta, phi, g):
+    y, (vjp_theta, vjp_phi, vjp_g) = dot_product_reference(theta, phi, g)
+    return y, (vjp_theta, vjp_phi, lambda dy: vjp_g(dy) * len(phi))
+
+
+@dot_product.mutant(
+    "The rule of phi does not divide by L'; dE = dP / L' is the same in both rules."
+)
+def undivided_for_phi(theta, phi, g):
+    y, (vjp_theta, vjp_phi, vjp_g) = dot_product_reference(theta, phi, g)
+    return y, (vjp_theta, lambda dy: vjp_phi(dy) * len(phi), vjp_g)
+
+
+@dot_product.mutant("The rules of theta and phi are in each other's place.")
+def rules_swapped(theta, phi, g):
+    y, (vjp_theta, vjp_phi, vjp_g) = dot_product_reference(theta, phi, g)
+    return y, (vjp_phi, vjp_theta, vjp_g)
+
+
+@dot_product.mutant("You divided by L' twice on the way back: dP = dy g^T has no division in it.")
+def divided_twice_backward(theta, phi, g):
+    count = len(phi)
+    return _attention(theta @ phi.T / count, lambda dP: dP / count**2, theta, phi, g)
+
+
 # -- embedded_gaussian ----------------------------------------------------------------------
 
 
@@ -188,7 +279,7 @@ embedded_gaussian = Exercise(
         Case("four positions i, two j", *_matrices(np.random.default_rng(5), 4, 2, 3, 5)),
         Case(
             "large products",
-            np.array([[40.0, 0.0], [30.0, 10.0]]),
+            np.array([[40.0, 0.0], [10.0, 10.0]]),
             np.array([[39.0, 1.0], [39.0, 1.1]]),
             np.array([[1.0], [2.0]]),
         ),
@@ -255,6 +346,93 @@ def overflowing(theta, phi, g):
         return _attention(
             P, lambda dP: P * (dP - (P * dP).sum(axis=1, keepdims=True)), theta, phi, g
         )
+
+
+@embedded_gaussian.mutant(
+    "You took the greatest of the whole table away. A row far below it then has exponentials that "
+    "are all 0, and divides by 0: take each row's own, `E.max(axis=1, keepdims=True)`."
+)
+def greatest_of_all_rows(theta, phi, g):
+    E = theta @ phi.T
+    with np.errstate(all="ignore"):
+        e = np.exp(E - E.max())
+        P = e / e.sum(axis=1, keepdims=True)
+        return _attention(
+            P, lambda dP: P * (dP - (P * dP).sum(axis=1, keepdims=True)), theta, phi, g
+        )
+
+
+@embedded_gaussian.mutant(
+    "The rule of the softmax sums over axis 0. Like the softmax itself it goes along a row, axis 1."
+)
+def sum_over_the_rows_backward(theta, phi, g):
+    P = _softmax(theta @ phi.T)
+    return _attention(P, lambda dP: P * (dP - (P * dP).sum(axis=0, keepdims=True)), theta, phi, g)
+
+
+@embedded_gaussian.mutant(
+    "The sum in the rule of the softmax goes over the whole table. Each row has its own: `axis=1`."
+)
+def sum_over_the_table(theta, phi, g):
+    P = _softmax(theta @ phi.T)
+    return _attention(P, lambda dP: P * (dP - (P * dP).sum()), theta, phi, g)
+
+
+@embedded_gaussian.mutant(
+    "In the rule of the softmax the sum of row i meets column i: `.sum(axis=1)` without "
+    "`keepdims=True` lies down as a row."
+)
+def keepdims_forgotten(theta, phi, g):
+    P = _softmax(theta @ phi.T)
+
+    def to_E(dP):
+        total = (P * dP).sum(axis=1, keepdims=len(theta) != len(phi))
+        return P * (dP - total)
+
+    return _attention(P, to_E, theta, phi, g)
+
+
+@embedded_gaussian.mutant(
+    "The rule of the softmax is left out: dP is the gradient of its output, dE of its input."
+)
+def softmax_skipped_backward(theta, phi, g):
+    return _attention(_softmax(theta @ phi.T), lambda dP: dP, theta, phi, g)
+
+
+@embedded_gaussian.mutant(
+    "The map is divided by L', too. A softmax needs no other normaliser: its rows sum to 1."
+)
+def divided_as_the_dot_product(theta, phi, g):
+    P, count = _softmax(theta @ phi.T), len(phi)
+    return _attention(
+        P / count,
+        lambda dP: P * (dP - (P * dP).sum(axis=1, keepdims=True)) / count,
+        theta,
+        phi,
+        g,
+    )
+
+
+@embedded_gaussian.mutant("The rule of g is not transposed: from y = P g follows dg = P^T dy.")
+def softmax_not_transposed(theta, phi, g):
+    y, (vjp_theta, vjp_phi, vjp_g) = embedded_gaussian_reference(theta, phi, g)
+    P = _softmax(theta @ phi.T)
+    return y, (vjp_theta, vjp_phi, lambda dy: P @ dy if len(theta) == len(phi) else vjp_g(dy))
+
+
+@embedded_gaussian.mutant(
+    "The rule of phi is not transposed: dphi = dE^T theta; position j is a column of dE."
+)
+def phi_not_transposed(theta, phi, g):
+    y, (vjp_theta, vjp_phi, vjp_g) = embedded_gaussian_reference(theta, phi, g)
+
+    def wrong(dy):
+        if len(theta) != len(phi):
+            return vjp_phi(dy)
+        P, dP = _softmax(theta @ phi.T), dy @ g.T
+        return P * (dP - (P * dP).sum(axis=1, keepdims=True)) @ theta
+
+    return y, (vjp_theta, wrong, vjp_g)
 
 
 # -- concatenation --------------------------------------------------------------------------
@@ -350,6 +528,55 @@ def halves_of_dw_swapped(theta, phi, w):
     return P, (vjp_theta, vjp_phi, lambda dy: np.roll(vjp_w(dy), theta.shape[1]))
 
 
+@concatenation.mutant(
+    "Those are the rules of the dot product. Here theta and phi are added, not multiplied: a_i is "
+    "in all of row i, so da sums row i of dr, and dtheta = da[:, None] * w_theta."
+)
+def rules_of_the_product(theta, phi, w):
+    P, (_, _, vjp_w) = _concatenation(theta, phi, w)
+
+    def back(dy):
+        return dy * (P > 0) / len(phi)
+
+    return P, (lambda dy: back(dy) @ phi, lambda dy: back(dy).T @ theta, vjp_w)
+
+
+@concatenation.mutant("a = theta w_theta, so dtheta_i is da_i times w_theta; w_theta is missing.")
+def vector_forgotten_backward(theta, phi, w):
+    P, (_, _, vjp_w) = _concatenation(theta, phi, w)
+
+    def back(dy):
+        return dy * (P > 0) / len(phi)
+
+    return P, (
+        lambda dy: back(dy).sum(axis=1)[:, None] + np.zeros_like(theta),
+        lambda dy: back(dy).sum(axis=0)[:, None] + np.zeros_like(phi),
+        vjp_w,
+    )
+
+
+@concatenation.mutant(
+    "dy is multiplied by r itself where r > 0; the slope of the ReLU is 1 there: `dy * (r > 0)`."
+)
+def relu_for_its_slope(theta, phi, w):
+    return _concatenation(theta, phi, w, mask=lambda r: np.maximum(r, 0))
+
+
+@concatenation.mutant("The ReLU comes last: of the sum a_i + b_j, not of a_i and b_j each alone.")
+def relu_of_each_half(theta, phi, w):
+    D = theta.shape[1]
+    a, b = np.maximum(theta @ w[:D], 0), np.maximum(phi @ w[D:], 0)
+    _, rules = _concatenation(theta, phi, w)
+    return (a[:, None] + b) / len(phi), rules
+
+
+@concatenation.mutant("This form has no softmax: a ReLU, and a division by L'.")
+def softmax_for_relu(theta, phi, w):
+    D = theta.shape[1]
+    _, rules = _concatenation(theta, phi, w)
+    return _softmax((theta @ w[:D])[:, None] + phi @ w[D:]), rules
+
+
 # -- NonLocalBlock --------------------------------------------------------------------------
 
 
@@ -383,12 +610,15 @@ def _named(z, known):
 
 
 def start_and_module(subject, case):
-    """The parameters, whether it starts as the identity, and then all that `module` looks at."""
+    """The parameters, which start at zero, what a fresh block does, and what `module` looks at."""
     observed = module(subject, case)
     yield next(observed)
-    x = case.inputs[0]
-    z = array_of(subject(**case.settings)(there(subject, "mt.tensor")(x)))
-    yield "what a fresh block makes of x", _named(z, {"x": x, "zeros": np.zeros_like(x)})
+    fresh, x = subject(**case.settings), case.inputs[0]
+    at_zero = "lambda m: ', '.join(sorted(k for k, p in m.named_parameters() if not p.data.any()))"
+    yield "what starts at zero", there(subject, at_zero)(fresh)
+    known = {"x": x, "zeros": np.zeros_like(x), "x without its negatives": np.maximum(x, 0)}
+    z = array_of(fresh(there(subject, "mt.tensor")(x)))
+    yield "what a fresh block makes of x", _named(z, known)
     yield from observed
 
 
@@ -429,7 +659,44 @@ class not_the_identity_at_first(NonLocalBlockReference):
         nn.init.ones_(self.bn.weight)
 
 
-@NonLocalBlock.mutant("The input is not added: a fresh block gives zeros instead of x.")
+@NonLocalBlock.mutant(
+    "W_z starts at zero as well. Then the scale of the batch normalisation sees zeros and W_z sees "
+    "a scale of zero: neither ever gets a gradient. One of them is enough."
+)
+class both_at_zero(NonLocalBlockReference):
+    def __init__(self, channels):
+        super().__init__(channels)
+        nn.init.zeros_(self.w_z.weight)
+
+
+@NonLocalBlock.mutant(
+    "That is the identity, too, but it is the batch normalisation's weight that starts at zero "
+    "here, and W_z at random as usual."
+)
+class w_z_at_zero_instead(NonLocalBlockReference):
+    def __init__(self, channels):
+        super().__init__(channels)
+        nn.init.ones_(self.bn.weight)
+        nn.init.zeros_(self.w_z.weight)
+
+
+@NonLocalBlock.mutant("The output of the batch normalisation is not used: z = BN(W_z y) + x.")
+class not_normalised_at_all(NonLocalBlockReference):
+    def forward(self, x):
+        return self.w_z(self.gathered(x)) + x
+
+
+@NonLocalBlock.mutant(
+    "There is no ReLU behind the sum: it would cut off the negative numbers of x."
+)
+class relu_behind_the_sum(NonLocalBlockReference):
+    def forward(self, x):
+        return F.relu(super().forward(x))
+
+
+@NonLocalBlock.mutant(
+    "A fresh block gives zeros instead of x: x is added last, behind the batch normalisation."
+)
 class no_shortcut(NonLocalBlockReference):
     def forward(self, x):
         return self.bn(self.w_z(self.gathered(x)))
@@ -445,6 +712,55 @@ class columns_sum_to_one(NonLocalBlockReference):
 class softmax_missing(NonLocalBlockReference):
     def weights(self, theta, phi):
         return theta.transpose(1, 2) @ phi / phi.shape[2]
+
+
+@NonLocalBlock.mutant(
+    "The products are divided by the square root of their features. The Transformer does so, and "
+    "the authors' program; the exercise has the plain product."
+)
+class divided_by_the_root(NonLocalBlockReference):
+    def weights(self, theta, phi):
+        return F.softmax(theta.transpose(1, 2) @ phi * phi.shape[1] ** -0.5, dim=2)
+
+
+@NonLocalBlock.mutant("The softmax is divided by L besides; its rows sum to 1 without that.")
+class softmax_divided_too(NonLocalBlockReference):
+    def weights(self, theta, phi):
+        return super().weights(theta, phi) / phi.shape[2]
+
+
+@NonLocalBlock.mutant(
+    "y_i sums over the columns j of the map. `g @ P` sums over its rows: take "
+    "`g @ P.transpose(1, 2)`, or `P @ g.transpose(1, 2)`."
+)
+class sum_over_the_rows(NonLocalBlockReference):
+    def weights(self, theta, phi):
+        return super().weights(theta, phi).transpose(1, 2)
+
+
+@NonLocalBlock.mutant(
+    "You compared channels: theta @ phi^T is (N, D, D). Positions are compared by "
+    "`theta.transpose(1, 2) @ phi`, (N, L, L)."
+)
+class map_of_channels(NonLocalBlockReference):
+    def gathered(self, x):
+        theta, phi, g = (part(x).flatten(2) for part in (self.theta, self.phi, self.g))
+        y = F.softmax(theta @ phi.transpose(1, 2), dim=2) @ g
+        return y.reshape(x.shape[0], -1, *x.shape[2:])
+
+
+@NonLocalBlock.mutant(
+    "You reshaped (N, D, H, W) to (N, L, D) at once, which mixes positions and features: "
+    "`flatten(2)` to (N, D, L) first, then `transpose(1, 2)`."
+)
+class reshaped_to_positions(NonLocalBlockReference):
+    def gathered(self, x):
+        N, C, H, W = x.shape
+        theta, phi, g = (
+            part(x).reshape(N, H * W, C // 2) for part in (self.theta, self.phi, self.g)
+        )
+        y = F.softmax(theta @ phi.transpose(1, 2), dim=2) @ g
+        return y.transpose(1, 2).reshape(N, C // 2, H, W)
 
 
 @NonLocalBlock.mutant(
