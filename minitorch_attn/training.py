@@ -311,9 +311,9 @@ def _measure(
     }
 
 
-def _are_classes(targets: Any, output: Tensor) -> bool:
+def _are_classes(targets: Any, output: Any) -> bool:
     """Whether targets are classes (N, ...) of scores (N, K, ...)."""
-    if not isinstance(targets, Tensor) or output.ndim < 2:
+    if not (isinstance(targets, Tensor) and isinstance(output, Tensor)) or output.ndim < 2:
         return False
     return targets.dtype.kind in "iu" and targets.shape == output.shape[:1] + output.shape[2:]
 

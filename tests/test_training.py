@@ -14,6 +14,7 @@ import minitorch_attn.functional as F
 from minitorch_attn import nn, optim, training
 from minitorch_attn.checkpoint import CheckpointError
 from minitorch_attn.data import DataLoader, TensorDataset
+from minitorch_attn.models import auxiliary_cross_entropy
 from minitorch_attn.optim import lr_scheduler
 from minitorch_attn.training import DivergedError, accuracy, evaluate, fit
 
@@ -183,6 +184,22 @@ def test_accuracy_is_measured_only_of_classes(outputs):
     history = fit(model, data, optimizer=optimizer, epochs=1, loss=F.mse_loss, valid_loader=data)
     assert list(history) == ["epoch", "learning_rate", "train_loss", "valid_loss"]
     assert list(evaluate(model, data, loss=F.mse_loss)) == ["loss"]
+
+
+class TwoScores(nn.Linear):
+    """Scores of a network and of an auxiliary classifier while it is trained, as GoogLeNet has."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return (y, y) if self.training else y
+
+
+def test_of_several_outputs_the_loss_alone_is_measured():
+    model = TwoScores(2, 3)
+    data = DataLoader(TensorDataset(np.ones((4, 2), np.float32), np.arange(4) % 3), 2)
+    settings = {"epochs": 1, "loss": auxiliary_cross_entropy, "valid_loader": data}
+    history = fit(model, data, optimizer=optim.SGD(model.parameters(), lr=0.1), **settings)
+    assert "train_accuracy" not in history and "valid_accuracy" in history
 
 
 def test_a_train_loader_that_is_used_up_after_an_epoch_is_refused():
