@@ -508,8 +508,8 @@ assert blind[0] == 1 and 0.4 < blind[1] < 0.6 < blind[2] < 0.75
 #
 # DANet is made of a *backbone*, a network that was trained to classify images, and a head. So is ours. The
 # backbone has four convolutions and leads to 32 channels on $8 \times 8$ positions. It learns something
-# else first: at each position, which digit is here, and is it lit (20 classes). Then it is left as it is,
-# and its features are computed once.
+# else first: at each position, which digit is here, and is it lit (20 classes). Then it is left as it is
+# (DANet's learns on with the head), and its features are computed once.
 
 
 # %%
