@@ -696,7 +696,8 @@ assert share > 80
 #
 # One more arm is a control. Two things are new in the block: every position *sees* all others, and it
 # *compares* itself with them. To tell the two apart we also train a block with a flat map, $P_{ij} = 1 / L$:
-# it sees all positions and compares nothing, so that $y$ is the mean of all $g_j$.
+# it sees all positions and compares nothing, so that $y$ is the mean of all $g_j$. ($W_\theta$ and $W_\phi$
+# are still there, and idle.)
 
 # %%
 SEEDS = 0, 1, 2
@@ -772,10 +773,11 @@ assert abs(np.mean(on_twins["flat map"]) - np.mean(on_twins["embedded Gaussian"]
 # best form.*
 #
 # So to see all positions is needed, and to compare them is not: the control does as well as the best of
-# the four forms. In the mean of the four digits' features, the class that is there twice counts twice. The
-# head gets the position's own features by the shortcut, with this mean added, and can learn to put the two
-# together. That a task cannot be solved locally does not make it a task for comparing; without the control
-# we would have taken the one for the other.
+# the four forms. In the mean of the four digits' features, the class that is there twice counts twice.
+# The head gets the position's own features by the shortcut, with this mean added, and can learn to put
+# the two together. (The mean is the squeeze of lesson 13; there it scales channels, here it is added.)
+# That a task cannot be solved locally does not make it a task for comparing; without the control we would
+# have taken the one for the other.
 #
 # Among the four forms, the softmax over embedded features and the plain dot product do best, at about three
 # quarters, so softmax is not what matters. The Gaussian form, which has nothing to learn in its comparison,
@@ -784,9 +786,9 @@ assert abs(np.mean(on_twins["flat map"]) - np.mean(on_twins["embedded Gaussian"]
 # ### The first weights
 #
 # The paper draws the first $W_\theta$, $W_\phi$ and $W_g$ as He et al. did for layers with ReLUs: larger
-# than `nn.Conv2d` does. And it does not divide the products by $\sqrt{D}$, as the Transformer of lesson 11 does,
-# and the authors' program, too (`scale=True`). Does that matter? A number that tells how a softmax stands
-# is the largest weight of a row: with 16 positions it is 1/16 if all count alike, and 1 if one takes all.
+# than `nn.Conv2d` does. And it does not divide the products by $\sqrt{D}$, as the Transformer of lesson 11
+# and the authors' program do (`scale=True`). Does that matter? A number that tells how a softmax stands is
+# the largest weight of a row: with 16 positions it is 1/16 if all count alike, and 1 if one takes all.
 
 
 # %%
@@ -885,7 +887,7 @@ def looks(on_digit):
 table = looks(on_digit)
 on_twin, on_others = np.diag(table), (table.sum(axis=1) - np.diag(table)) / 9
 print(
-    f"mean share of a position of the twin {on_twin.mean():.2f}, of another {on_others.mean():.2f}"
+    f"a position on the twin gets {on_twin.mean():.2f}, one on another digit {on_others.mean():.2f}"
 )
 print(
     f"the twin gets more than the mean of the others in {(on_twin > on_others).sum()} of 10 classes"
@@ -1091,7 +1093,7 @@ g = np.eye(5)  # with it, y = P g is the map itself
 for name, form, more in (
     ("softmax", embedded_gaussian, ()),
     ("dot product", dot_product, ()),
-    ("concatenation", concatenation, (w,)),
+    ("concatenation", concatenation, (w,)),  # w as in the gradient check
 ):
     same = np.allclose(form(theta, phi + bias, g, *more)[0], form(theta, phi, g, *more)[0])
     print(f"{name:13}", "the same map" if same else "another map")
