@@ -132,6 +132,13 @@ def read_from_the_end(x, w_ih, w_hh):
     return rnn_forward_reference(x[:, ::-1], w_ih, w_hh)[:, ::-1]
 
 
+@rnn_forward.mutant(
+    "The weights are exchanged: w_ih belongs to the element x, w_hh to the state h."
+)
+def weights_of_the_other(x, w_ih, w_hh):
+    return _states(x, w_hh, w_ih)[:, 1:]
+
+
 # -- rnn ------------------------------------------------------------------------------------
 
 
@@ -148,6 +155,7 @@ def _rnn(
     reaches=lambda dy: dy,
     before=slice(None, -1),
     slope_at=slice(1, None),
+    to_x=lambda da, w_ih: da @ w_ih,
 ):
     """The network with its rules; each setting can be replaced by a mistake."""
     h = _states(x, w_ih, w_hh)
@@ -163,7 +171,7 @@ def _rnn(
         return da
 
     def vjp_x(dy):
-        return through_time(dy) @ w_ih
+        return to_x(through_time(dy), w_ih)
 
     def vjp_w_ih(dy):
         return np.einsum("nld,nli->di", through_time(dy)[:, steps], x[:, steps]) / divide(x)
@@ -299,6 +307,11 @@ def one_step_back(x, w_ih, w_hh):
         return da
 
     return y, _rules_from(truncated, x, w_ih, h)
+
+
+@rnn.mutant("dx = da @ w_ih: on the way back rows are multiplied by it, not its transpose.")
+def input_weight_transposed(x, w_ih, w_hh):
+    return _rnn(x, w_ih, w_hh, to_x=lambda da, w_ih: da @ w_ih.T)
 
 
 @rnn.mutant("You averaged over the elements; the gradient of a weight is the sum over time.")
