@@ -537,9 +537,9 @@ figure
 # *Figure 5. Quality against $h$ on both pieces. The dashed line is the $h$ that was chosen on the other
 # one: of these six the best here, too.*
 #
-# Half of this piece is sky, which is alike everywhere. How much is gained on the roof alone, against the
-# blur that is best there? And on a piece of the photograph that hardly repeats itself, the leaves of a
-# tree?
+# Half of this piece is sky, which is alike everywhere. How much is gained on the roof alone (the pixels
+# darker than 0.8), against the blur that is best there? And on a piece of the photograph that hardly
+# repeats itself, the leaves of a tree?
 
 # %%
 leaves = photo[280:376, 400:496]
@@ -563,7 +563,7 @@ for name, ahead in gains.items():
 assert gains["sky"] > 5 and 1.5 < gains["roof"] < 3 and 0 < gains["leaves"] < 1
 
 # %% [markdown]
-# Most in the sky, less on the tiles, little among the leaves, of which hardly two look alike. The method
+# Most in the sky, less on the roof, little among the leaves, of which hardly two look alike. The method
 # lives on what comes again.
 
 # %% [markdown]
