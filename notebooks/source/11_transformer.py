@@ -35,8 +35,9 @@ mt.set_default_dtype("float64")
 #
 # Cut a photograph into 21 x 32 patches. Each patch is a **token**, a vector; here of three numbers, its
 # mean red, green and blue (less those of the whole photograph, and brought to length 1). Let a patch ask
-# all others *how alike are we?* by a dot product, turn the 672 answers into weights that add up to 1 by a
-# softmax, and the patch knows where its like is.
+# all patches *how alike are we?* by a dot product, and turn the 672 answers into weights that add up to 1
+# by a softmax: the patch knows where its like is. (Answers lie between -1 and 1. They are multiplied by 10
+# first, or the weights would differ little.)
 
 # %%
 photo = photograph("flower")[:, :420]  # (3, 420, 640)
@@ -75,8 +76,8 @@ figure
 # leaves, near and far alike.*
 #
 # A convolution would have needed many layers to bring the two flowers together. Here each patch reaches
-# every other in one step. What is taken home from there is a mean of vectors, with these weights. In the
-# Transformer three things are learned: what a token asks, what it answers to, and what it hands over.
+# every other in one step. What it gets is a mean of vectors, with these weights. In the Transformer three
+# things are learned: what a token asks, what it answers to, and what it hands over.
 
 # %% [markdown]
 # ## The equations
@@ -104,8 +105,9 @@ figure
 #
 # $$dv = p^\top dy \qquad dp = dy \, v^\top, \quad \text{that is} \quad dp_{ij} = dy_i \cdot v_j$$
 #
-# **The softmax.** In each row, $\partial p_{j} / \partial s_{m} = p_j ([j = m] - p_m)$: a score lifts
-# its own weight and lowers all others. By the chain rule over all $j$,
+# **The softmax.** As in lesson 10, from the quotient rule,
+# $\partial p_{ij} / \partial s_{im} = p_{ij} ([j = m] - p_{im})$, where $[j = m]$ is 1 if $j = m$ and else
+# 0: a score lifts its own weight and lowers all others of its row. By the chain rule over all $j$,
 #
 # $$ds_{im} = \sum_j dp_{ij} \, p_{ij} ([j = m] - p_{im})
 # = p_{im} \Big( dp_{im} - \sum_j p_{ij} \, dp_{ij} \Big)$$
@@ -128,11 +130,15 @@ figure
 #
 # Suppose that the features of queries and keys are independent, with mean 0 and variance 1. Then each
 # product $q_{ic} k_{jc}$ has mean $0 \cdot 0 = 0$ and variance $E[q^2 k^2] - 0 = 1 \cdot 1 = 1$, and
-# $q_i \cdot k_j$ is a sum of $D$ independent ones: **its variance is $D$**. With $D = 256$ features,
-# scores differ by about 16 from one another, and $e^{16}$ is nine million. One key takes everything,
-# and $ds = p (\dots)$ is about zero both where $p \approx 0$ and where $p \approx 1$, as there $y_i
-# \approx v_j$. The softmax is *saturated*: it passes no gradient. Divided by $\sqrt D$, the scores have
-# variance 1, whatever $D$ is.
+# $q_i \cdot k_j$ is a sum of $D$ independent ones: **its variance is $D$**. With $D = 256$ features the
+# standard deviation of the scores is 16, and where one score is 16 above another, its weight is $e^{16}$,
+# nine million, times as large. One key takes nearly everything, and $ds_{ij} = p_{ij}\, dy_i \cdot
+# (v_j - y_i)$ is about zero both where $p_{ij} \approx 0$ and where $p_{ij} \approx 1$, as there
+# $y_i \approx v_j$. The softmax is *saturated*: it passes hardly any gradient. Divided by $\sqrt D$, the
+# scores have variance $D / (\sqrt D)^2 = 1$, whatever $D$ is.
+#
+# The cell draws queries and keys at random. Besides the largest weight it shows the slopes of the weights in
+# their own scores, $\partial p_j / \partial s_j = p_j (1 - p_j)$, added up.
 
 # %%
 rng = np.random.default_rng(0)
@@ -163,22 +169,24 @@ assert np.ptp(scaled[0][1:]) < 0.05 and scaled[1].min() > 0.7
 figure
 
 # %% [markdown]
-# *Figure 2. Without the division the largest of 16 weights goes to 1 as the features become more, and
-# the slope of the softmax to 0. With it, both stay where they are.*
+# *Figure 2. Without the division the largest of 16 weights goes towards 1 as the features become more, and
+# the slopes of the softmax towards 0. With it, both hardly change.*
 
 # %% [markdown]
 # ### Heads
 #
 # One softmax gives one mean. To look at two places for two reasons, use several: $E$ **heads**, each
 # with queries, keys and values of its own, of $d = D / E$ features. With $x: (L, D)$ the tokens that ask
-# and $m: (S, D)$ those that are asked ($m = x$ in self-attention),
+# and $x': (S, D)$ those that are asked ($x' = x$ in self-attention),
 #
-# $$q = x W_q^\top + b_q, \quad k = m W_k^\top + b_k, \quad v = m W_v^\top + b_v, \qquad
-# y = [\mathrm{head}_1; \dots; \mathrm{head}_E] \, W_o^\top + b_o,$$
+# $$q = x W_q^\top + b_q, \quad k = x' W_k^\top + b_k, \quad v = x' W_v^\top + b_v, \qquad
+# y = [\mathrm{head}_0, \dots, \mathrm{head}_{E-1}] \, W_o^\top + b_o.$$
 #
-# where head $e$ is the look-up above with the features $e d$ to $(e + 1) d - 1$ of $q$, $k$, $v$, and
-# is divided by $\sqrt d$. Four matrices of $(D, D)$ and four biases: $4 (D^2 + D)$ parameters, however
-# many heads there are. The projections cost $4 L D^2$ multiplications, the look-up $2 L^2 D$.
+# $\mathrm{head}_e: (L, d)$ is the look-up above with the features $e d$ to $(e + 1) d - 1$ of $q$, $k$ and
+# $v$; its scores are divided by $\sqrt d$, as it has $d$ features. The brackets put the heads side by side,
+# $(L, D)$ again. Four matrices of $(D, D)$ and four biases make $4 (D^2 + D)$ parameters, however many
+# heads there are. In self-attention the projections cost $4 L D^2$ multiplications, the look-up $2 L^2 D$:
+# half of it for the scores, half for the mean.
 
 # %% [markdown]
 # ### Masks
@@ -194,8 +202,8 @@ figure
 s = rng.normal(size=(6, 6))  # scores of six tokens among themselves
 causal = np.tril(np.ones((6, 6), bool))
 padding = np.arange(6) < 4  # the last two are padding
-masks = {"all": causal | True, "causal": causal, "causal and padding": causal & padding}
-drawn = {name: nn.MaskedSoftmax()(s, mask).data for name, mask in masks.items()}
+masks = {"all": np.ones((6, 6), bool), "causal": causal, "causal and padding": causal & padding}
+drawn = {name: nn.MaskedSoftmax()(s, may_look).data for name, may_look in masks.items()}
 
 figure, axes = viz.panels(1, 3, height=2.7)
 for ax, (name, p) in zip(axes, drawn.items(), strict=True):
@@ -204,7 +212,7 @@ for ax, (name, p) in zip(axes, drawn.items(), strict=True):
 axes[0].set_ylabel("query $i$")
 figure.colorbar(table, ax=axes, shrink=0.9, label="weight")
 assert all(np.allclose(p.sum(axis=1), 1) for p in drawn.values())
-assert (drawn["causal"][~causal] == 0).all() and (list(drawn.values())[2][:, 4:] == 0).all()
+assert (drawn["causal"][~causal] == 0).all() and (drawn["causal and padding"][:, 4:] == 0).all()
 figure
 
 # %% [markdown]
@@ -214,39 +222,47 @@ figure
 # %% [markdown]
 # ### Places
 #
-# Nothing above knows an order. Let $P$ be a matrix that permutes the tokens. Self-attention of
-# $P x$ has the scores $P s P^\top$, hence the weights $P p P^\top$, and $P p P^\top P v = P (p v)$, as
-# $P^\top P = 1$: permuted tokens give the same outputs, permuted. To the network a word is a set of
-# letters.
+# Nothing above knows an order. Let $P$ be a permutation matrix: $P x$ has the rows of $x$ in another order.
+# Each query, key and value is made of its own token alone, so those of $P x$ are $P q$, $P k$ and $P v$.
+# The scores are $P q (P k)^\top / \sqrt D = P s P^\top$, the same numbers with rows and columns exchanged,
+# so the weights are $P p P^\top$; and $P p P^\top P v = P (p v)$, as $P^\top P$ is the identity. Permuted
+# tokens give the same outputs, permuted. To the network a word is a bag of letters.
 #
-# So places are written into the tokens. The paper adds to the token at place $t$
+# So places are written into the tokens. The paper adds to the token at place $t$ a vector $PE_t$, its
+# *positional encoding*, with $D / 2$ pairs of features, $i = 0, \dots, D/2 - 1$:
 #
-# $$p_{t, 2i} = \sin \omega_i t, \qquad p_{t, 2i + 1} = \cos \omega_i t, \qquad
+# $$PE_{t, 2i} = \sin \omega_i t, \qquad PE_{t, 2i + 1} = \cos \omega_i t, \qquad
 # \omega_i = 10000^{-2i / D}$$
 #
-# a clock with $D / 2$ hands, from one turn in six places to one in sixty thousand. By the addition
-# theorem, $k$ places further is a rotation of each pair by the angle $\omega_i k$, whatever $t$ is: a
-# linear map. And
+# It is a clock with $D / 2$ hands. The fastest turns once in $2 \pi$, about six places; the slowest, if
+# there are many, once in about sixty thousand. By the addition theorems, $n$ places further is a rotation of
+# each pair by the angle $\omega_i n$, whatever $t$ is:
 #
-# $$p_s \cdot p_t = \sum_i \left( \sin \omega_i s \sin \omega_i t + \cos \omega_i s \cos \omega_i t
-# \right) = \sum_i \cos \omega_i (s - t),$$
+# $$\begin{pmatrix} \sin \omega_i (t + n) \\ \cos \omega_i (t + n) \end{pmatrix} =
+# \begin{pmatrix} \cos \omega_i n & \sin \omega_i n \\ -\sin \omega_i n & \cos \omega_i n \end{pmatrix}
+# \begin{pmatrix} \sin \omega_i t \\ \cos \omega_i t \end{pmatrix},$$
+#
+# a linear map that a layer could learn. And by the one for the cosine of a difference,
+#
+# $$PE_t \cdot PE_u = \sum_i \left( \sin \omega_i t \sin \omega_i u + \cos \omega_i t \cos \omega_i u
+# \right) = \sum_i \cos \omega_i (t - u),$$
 #
 # so the matrix of all these products, the *Gram matrix*, has one value along each diagonal: it is a
 # Toeplitz matrix. It tells distances, not places.
 
 # %%
-p = nn.SinusoidalEncoding(32)(mt.zeros(48, 32)).data  # what is added to tokens of zeros
-gram = p @ p.T
+encodings = nn.SinusoidalEncoding(32)(mt.zeros(48, 32)).data  # what is added to tokens of zeros
+gram = encodings @ encodings.T
 
 figure, axes = viz.panels(1, 2, height=3.6)
-table = axes[0].imshow(p.T, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-axes[0].set(title="the encodings $p_t$", xlabel="place $t$", ylabel="feature")
+table = axes[0].imshow(encodings.T, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+axes[0].set(title="the encodings $PE_t$", xlabel="place $t$", ylabel="feature")
 figure.colorbar(table, ax=axes[0])
 table = axes[1].imshow(gram, cmap="viridis")
-axes[1].set(title="their products $p_s \\cdot p_t$", xlabel="place $t$", ylabel="place $s$")
+axes[1].set(title="their products $PE_t \\cdot PE_u$", xlabel="place $u$", ylabel="place $t$")
 figure.colorbar(table, ax=axes[1])
 assert all(np.ptp(np.diagonal(gram, k)) < 1e-9 for k in range(48))  # Toeplitz
-assert np.allclose(gram[20].argmax(), 20)
+assert (gram.argmax(axis=1) == np.arange(48)).all()  # a place is most like itself
 figure
 
 # %% [markdown]
@@ -254,9 +270,10 @@ figure
 # like itself, and what it has in common with others depends on their distance alone.*
 #
 # Two others. **Learned** places are a parameter, one vector for each place, and end where the table
-# ends. **Rotary** places came after (2021): they add nothing to the tokens but turn each pair of a query
-# or key by $\omega_i t$. Two rotations leave their difference, so $q_s \cdot k_t$ then depends on
-# $s - t$ exactly, in every layer:
+# ends. **Rotary** places came after (2021): they add nothing to the tokens but turn each pair of features of
+# a query or key at place $t$ by the angle $\omega_i t$, in every layer. A dot product does not change when
+# both vectors are turned alike; so with a query at place $t$ and a key at place $u$ it knows of the two turns
+# only their difference, $\omega_i (t - u)$. Here one query and one key are put at each of six places:
 
 # %%
 rotary = nn.RotaryEncoding(8)
@@ -266,7 +283,7 @@ print(scores.data.round(2))
 assert all(np.ptp(np.diagonal(scores.data, k)) < 1e-9 for k in range(-5, 6))
 
 # %% [markdown]
-# The same query at six places, the same key at six places: one value along each diagonal.
+# Rows are places of the query, columns those of the key: one value along each diagonal.
 #
 # ### Layers
 #
@@ -280,22 +297,22 @@ assert all(np.ptp(np.diagonal(scores.data, k)) < 1e-9 for k in range(-5, 6))
 # \text{pre-norm: } x \leftarrow x + f(LN(x))$$
 #
 # The paper has the first. The second leaves an unbroken path from the last layer to the first, of
-# additions alone, and needs one more norm at the end of the stack. What that changes is tried below.
+# additions alone. Nothing holds the size of that sum, so one more norm is put at the end of the stack. What
+# the place of the norm changes is tried below.
 #
-# Embeddings are multiplied by $\sqrt D$ before places are added: they start with variance $1/D$, and so
-# come to the size of the places.
+# Embeddings are multiplied by $\sqrt D$ before places are added. Ours start with variance $1/D$, so they
+# come to variance 1, about the size of sines and cosines.
 #
 # ### Loss and learning rate
 #
-# The loss is the cross-entropy of every next token, with **label smoothing**: the target is no longer
-# 1 at the right one of $K$ tokens, but
+# The network ends in scores $z: (K)$ for each next token. Its loss is the cross-entropy (lesson 04),
+# $-\sum_k t_k \log \mathrm{softmax}(z)_k$, with **label smoothing**: the target $t$ is no longer 1 at the
+# right one of $K$ tokens and 0 elsewhere, but
 #
 # $$t_k = (1 - \varepsilon) [k = \text{right}] + \varepsilon / K, \qquad dz = \mathrm{softmax}(z) - t,$$
 #
-# so a network is not driven to be ever more certain. The least loss is then no longer 0 but the entropy
-# of $t$. And the learning rate starts low and comes down again, with a **warm-up** of $w$ steps:
-#
-# $$\eta_s = D^{-1/2} \min\left(s^{-1/2}, \; s \, w^{-3/2}\right)$$
+# so a network is not driven to be ever more certain. The gradient is 0 where $\mathrm{softmax}(z) = t$. Put
+# in, that gives the least loss $-\sum_k t_k \log t_k$: no longer 0, but the entropy of $t$.
 
 # %%
 K, epsilon = 10, 0.1
@@ -307,6 +324,14 @@ loss.backward()
 print(f"least loss {loss.item():.4f}, the entropy of t {-(t * np.log(t)).sum():.4f}")
 assert np.allclose(z.grad.data, 0)
 
+# %% [markdown]
+# The learning rate $\eta_s$ of step $s$ rises during a **warm-up** of $w$ steps and then comes down again:
+#
+# $$\eta_s = D^{-1/2} \min\left(s^{-1/2}, \; s \, w^{-3/2}\right)$$
+#
+# The two are equal where $s^{3/2} = w^{3/2}$, at $s = w$. Until then the second is the smaller one.
+
+# %%
 steps = np.arange(1, 12001)
 paper = 512**-0.5 * np.minimum(steps**-0.5, steps * 4000**-1.5)
 optimizer = optim.Adam([nn.Parameter(np.zeros(1))], lr=(512 * 4000) ** -0.5)
@@ -321,8 +346,8 @@ ax.grid(axis="y")
 figure
 
 # %% [markdown]
-# *Figure 5. The paper's schedule for $D = 512$, $w = 4000$: up in a straight line, down with the square
-# root. The peak is $(D w)^{-1/2}$.*
+# *Figure 5. The paper's schedule for $D = 512$, $w = 4000$: up in a straight line, then down as
+# $1 / \sqrt s$. The peak, at $s = w$, is $(D w)^{-1/2}$.*
 
 # %% [markdown]
 # ## The code
@@ -536,9 +561,10 @@ viz.draw_gradcheck(wrong)
 # ### Writing words backwards
 #
 # The task of lesson 09: read a word, write it from its last letter to its first. Without attention a
-# network had to carry the word in one vector. A Transformer does not read in order at all; it has places
-# to go by, or has not. The network: embeddings and places, one encoder layer, one decoder layer, 32
-# features, 4 heads, pre-norm.
+# network had to carry the word in one vector. A Transformer does not read in order at all; all it knows
+# of the order are the encodings of places. We train it with them, and without. The network: embeddings and
+# places, one encoder layer, one decoder layer, 32 features, 4 heads, pre-norm. Adam's settings are the
+# paper's; the peak of the learning rate is half of what the formula gives.
 
 
 # %%
@@ -548,7 +574,17 @@ def train_reversal(positions, seed, steps=300, batch=32, warmup=60):
     K = len(pairs.target_vocabulary)
     mt.manual_seed(seed)
     model = Seq2SeqTransformer(
-        K, K, 32, 4, 1, 1, 64, dropout=0.0, norm_first=True, positions=positions, max_len=32
+        K,
+        K,
+        d_model=32,
+        nhead=4,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        dim_feedforward=64,
+        dropout=0.0,
+        norm_first=True,
+        positions=positions,
+        max_len=32,
     )
     optimizer = optim.Adam(
         model.parameters(), lr=0.5 * (32 * warmup) ** -0.5, betas=(0.9, 0.98), eps=1e-9
@@ -587,13 +623,15 @@ def write(model, source, lengths, steps):
     return np.stack(written, axis=1)
 
 
-def exact(model, length, count=200):
-    """Share of fresh words of a length that are written without a mistake, in %."""
+def shares(model, length, count=200):
+    """Of fresh words of a length, in %: written without a mistake; with the right letters, in any order."""
     pairs = reversal_pairs(count, length, length, generator=1000 + length)
     source, lengths, target = next(iter(DataLoader(pairs, batch_size=count)))
-    return (
-        100 * (write(model, source, lengths, length + 1) == target.data[:, 1:]).all(axis=1).mean()
-    )
+    written, wanted = write(model, source, lengths, length + 1), target.data[:, 1:]
+    exact = (written == wanted).all(axis=1)
+    in_order = np.sort(written[:, :-1], axis=1), np.sort(wanted[:, :-1], axis=1)  # without the end
+    letters = np.equal(*in_order).all(axis=1)
+    return 100 * exact.mean(), 100 * letters.mean()
 
 
 SEEDS = 0, 1
@@ -601,21 +639,22 @@ models = {
     "with places": [train_reversal("sinusoidal", seed) for seed in SEEDS],
     "without": [train_reversal(None, seed) for seed in SEEDS],
 }
-accuracy = {
-    arm: [np.mean([exact(model, length) for length in (3, 4, 5, 6)]) for model in runs]
-    for arm, runs in models.items()
-}
-for arm, runs in accuracy.items():
-    print(f"{arm:12}", "  ".join(f"{run:.0f} %" for run in runs))
+accuracy, any_order = {}, {}
+for arm, runs in models.items():
+    measured = [np.mean([shares(model, n) for n in (3, 4, 5, 6)], axis=0) for model in runs]
+    accuracy[arm], any_order[arm] = np.transpose(measured)
+    for seed, (exact, letters) in zip(SEEDS, measured, strict=True):
+        print(f"{arm:12} seed {seed}: {exact:3.0f} % exact, {letters:3.0f} % the right letters")
 assert min(accuracy["with places"]) > 80 and max(accuracy["without"]) < 15
+assert min(any_order["without"]) > 60
 
 # %%
 viz.plot_arms(accuracy, label="words of 3 to 6 letters without a mistake, %")
 
 # %% [markdown]
-# *Figure 8. Two seeds an arm. Without places the encoder sees a set of letters: it can learn which
-# letters to write, hardly ever their order.* (Words are drawn anew for the test. Short ones may have come
-# up in training, too; of six letters there are half a million.)
+# *Figure 8. Two seeds an arm. Without places the encoder sees a bag of letters. The network writes the
+# right ones for most words, as the numbers above tell, and has to guess their order.* (Words are drawn anew
+# for the test. Short ones may have come up in training, too; of six letters there are half a million.)
 #
 # ### Where it looks
 #
@@ -633,8 +672,9 @@ alignment = np.concatenate(seen, axis=2)[0]  # (E, 6, 6): one row from each step
 figure, axes = viz.panels(1, 4, height=2.6)
 for e, ax in enumerate(axes):
     table = ax.imshow(alignment[e], cmap="viridis", vmin=0, vmax=1)
-    ax.set(xticks=range(6), yticks=range(6), xticklabels=word, title=f"head {e}")
+    ax.set(xticks=range(6), yticks=range(6), xticklabels=word, xlabel="read", title=f"head {e}")
     ax.set_yticklabels(text if e == 0 else [])
+axes[0].set_ylabel("written")
 figure.colorbar(table, ax=axes, shrink=0.8, label="weight")
 print("written:", text)
 figure
@@ -648,9 +688,9 @@ assert text == word[::-1] and on_mirror.max() > 0.4
 # %% [markdown]
 # *Figure 9. Columns: the letters that were read. Rows: the letters as they are written. The bright
 # anti-diagonal is the alignment: to write the first letter, look at the last. Some heads keep to it more
-# closely than others. Nobody told the network.*
+# closely than others. The loss asks for right letters only, not for an alignment.*
 #
-# And the cache? It gives the very scores that the whole prefix gives, for less work.
+# Back to the cache: it gives the very scores that the whole prefix gives, for less work.
 
 # %%
 source, lengths = letters.encode([word]), np.array([6])
@@ -662,22 +702,18 @@ with mt.no_grad():
         scores, state = model.step(np.array([token]), state)
         cached.append(scores.data[0])
 T = prefix.shape[1]
-print(
-    "the same scores:",
-    np.allclose(cached, whole),
-    "- keys in the cache:",
-    state["layers"][0]["keys"].shape,
-)
+keys = state["layers"][0]["keys"]  # (N, E, T, d)
+print("the same scores:", np.allclose(cached, whole), "- keys in the cache:", keys.shape)
 print(f"tokens computed for {T} steps: {T} with the cache, {T * (T + 1) // 2} without")
-assert state["layers"][0]["keys"].shape == (1, 4, T, 8)
+assert np.allclose(cached, whole) and keys.shape == (1, 4, T, 8)
 
 # %% [markdown]
 # ### Pre-norm, post-norm, and the warm-up
 #
-# With one layer the place of the norm hardly matters. So let us stack six, on another kind of token:
-# the eight rows of a digit's image, each a vector of eight pixels. An encoder looks at the rows, and the
-# mean of its outputs is classified. Three arms of three seeds each, with the same batches and the same
-# peak of the learning rate, for three epochs.
+# The place of the norm matters in deep stacks. So let us stack six layers, on another kind of token: the
+# eight rows of a digit's image, each a vector of eight pixels. An encoder looks at the rows, and the mean
+# of its outputs is classified. Three arms of three seeds each, with the same batches and the same peak of
+# the learning rate, for three epochs. This warm-up is the straight part alone: the rate stays at its peak.
 
 
 # %%
@@ -725,34 +761,37 @@ def train_rows(norm_first, warmup, seed, epochs=3, peak=0.01):
 
 arms = {
     "post-norm, no warm-up": [train_rows(False, 1, seed) for seed in (0, 1, 2)],
-    "post-norm, warm-up of 60 steps": [train_rows(False, 60, seed) for seed in (0, 1, 2)],
+    "post-norm, warm-up": [train_rows(False, 60, seed) for seed in (0, 1, 2)],
     "pre-norm, no warm-up": [train_rows(True, 1, seed) for seed in (0, 1, 2)],
 }
 
 # %%
-figure, ax = viz.panels(1, 1, width=7, height=3.4)
-for (name, runs), colour in zip(arms.items(), viz.COLOURS[1::-1] + viz.COLOURS[2:3], strict=True):
+figure, axes = viz.panels(1, 3, height=2.9)
+for ax, (name, runs), colour in zip(
+    axes, arms.items(), viz.COLOURS[1::-1] + viz.COLOURS[2:3], strict=True
+):
     for losses in runs:
         smooth = np.convolve(losses, np.ones(8) / 8, mode="valid")
         ax.plot(np.arange(len(smooth)) + 8, smooth, color=colour, linewidth=1.5)
-    ax.plot([], [], color=colour, label=name)  # one line of the legend an arm
-ax.axhline(np.log(10), color="0.6", linewidth=1, linestyle="--")
-ax.set(xlabel="step", ylabel="loss, mean of 8 steps", ylim=(0, 3))
-ax.legend(frameon=False, loc="lower left")
-learned = {name: sum(losses[-20:].mean() < 2 for losses in runs) for name, runs in arms.items()}
-print("runs of three that came away from a guess:", list(learned.values()))
+    ax.axhline(np.log(10), color="0.6", linewidth=1, linestyle="--")
+    ax.set(title=name, xlabel="step", ylim=(0, 3))
+axes[0].set_ylabel("loss, mean of 8 steps")
+learned = {name: sum(bool(run[-20:].mean() < 2) for run in runs) for name, runs in arms.items()}
+for name, count in learned.items():
+    print(f"{name:22} came away from a guess: {count} of 3 runs")
 assert list(learned.values()) == [0, 2, 3]
 figure
 
 # %% [markdown]
-# *Figure 10. The dashed line is the loss of a guess among ten. Six post-norm layers at full learning
-# rate from the first step stay there. A warm-up mends that in two runs of three; the norm in front mends
-# it in all, without a warm-up.*
+# *Figure 10. Three runs an arm (where they fail, their curves lie one upon the other). The dashed line is the
+# loss of a guess among ten. Six post-norm layers at full learning rate from the first step stay there. A
+# warm-up of 60 steps mends that in two runs of three; the norm in front mends it in all, without a warm-up.*
 #
 # Three seeds are few. Of ten that were tried, one post-norm run came away from the guess without a
 # warm-up, eight with one, and all ten in pre-norm. And it is a statement about a deep stack at this
-# learning rate: at half of it, three of five post-norm runs learned without a warm-up; and with one
-# layer, as on the words above, we saw no difference.
+# learning rate: at half of it, three of five post-norm runs learned without a warm-up. With one layer, on
+# the words above, post-norm learned as surely: 97 % of the words without a mistake, pre-norm 98 % (means of
+# three seeds).
 #
 # What Xiong et al. (2020) take for the reason can be seen before the first step. Here are the gradients
 # that reach each layer when the network is new, over twenty initialisations.
@@ -784,11 +823,11 @@ figure
 
 # %% [markdown]
 # *Figure 11. Medians, and the middle half of the runs. In the last layers the gradients of a post-norm
-# stack are mostly larger than those of a pre-norm stack, in which they fall with depth, as each layer adds
-# to a sum that has already grown.*
+# stack are mostly larger than those of a pre-norm stack.*
 #
-# They prove this for the last layer: large gradients there, when nothing has been learned yet, would ask
-# for small steps at first.
+# For the last layer the authors derive bounds that say so: in pre-norm the norm at the end divides by the
+# size of a sum to which every layer has added, and the bound falls with the root of the number of layers.
+# Large gradients when nothing has been learned yet, they conclude, ask for small steps at first.
 
 # %% [markdown]
 # ## Paper and code
@@ -813,7 +852,9 @@ figure
 # **1.** The network was trained on words of 3 to 6 letters. How well does it write words of 9?
 
 # %%
-print(f"{exact(models['with places'][0], 9):.0f} % of the words of 9 letters without a mistake")
+exact, _ = shares(models["with places"][0], 9)
+print(f"{exact:.0f} % of the words of 9 letters without a mistake")
+assert exact < 5
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -852,8 +893,8 @@ print("the same output:", np.allclose(encoder(abc).data[0, 0], encoder(cab).data
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Not at all: self-attention is a sum over a set, and the small network sees one token at a time. Permuted
-# tokens give permuted outputs, through any number of layers.
+# Not at all: self-attention is a sum over all tokens, in no order, and the small network sees one token at a
+# time. Permuted tokens give permuted outputs, through any number of layers.
 #
 # </details>
 
