@@ -83,7 +83,8 @@ check("11.attention", attention)
 #
 # $$\begin{pmatrix} 1 & 0 & 0 \\ 1 & 1 & 0 \\ 1 & 1 & 0 \end{pmatrix}$$
 #
-# as booleans, True where it may look. (What place 2 sees does not matter: it is padding itself.)
+# as booleans, True where it may look. (What place 2 sees does not matter: it is padding itself. Behind the
+# tokens, as here, padding is hidden from them by $j \le i$ already; in front of them it is not.)
 
 
 # %% exercise="may_look"
