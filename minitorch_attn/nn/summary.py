@@ -104,6 +104,8 @@ def summary(model: Module, input_shape: Sequence[int], depth: int | None = None)
     transposed convolution   :math:`N\, C\, H\, W\, (O / G)\, R\, S`
     linear map               :math:`N\, D_{in}\, D_{out}`
     matrix product, einsum   the product of all sizes, that of the summed axis too
+    attention                :math:`N\, L\, S\, (D + D_v)`, whatever a mask hides
+    recurrence               :math:`N\, L\, G\, D^2`: state by weights, with G gates, in L steps
     =======================  ==================================================================
 
     Everything else counts nothing: biases, activations, normalisation, pooling, scaling.
