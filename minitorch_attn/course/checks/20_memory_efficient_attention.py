@@ -94,6 +94,63 @@ def without_the_maximum(s):
         return np.maximum.accumulate(s), np.cumsum(np.exp(s))
 
 
+@running.mutant(
+    "You started from m = 0; before the first key m is -inf, for scores may be negative."
+)
+def maximum_from_zero(s):
+    def step(m, l, x):
+        m, largest = max(m, 0.0), max(m, x, 0.0)
+        return largest, np.exp(m - largest) * l + np.exp(x - largest)
+
+    return _running(s, step)
+
+
+@running.mutant(
+    "The first key counts twice: if you start from m = s[0] and l = 1, begin the loop at the "
+    "second key."
+)
+def first_key_twice(s):
+    def step(m, l, x):
+        m, l, largest = (m, l, max(m, x)) if l else (x, 1.0, x)
+        return largest, np.exp(m - largest) * l + np.exp(x - largest)
+
+    return _running(s, step)
+
+
+@running.mutant(
+    "The new term is scaled as well: exp(m - largest) is for the old sum alone, as the new term "
+    "has `largest` in its exponent from the start."
+)
+def new_term_scaled_too(s):
+    def step(m, l, x):
+        largest = max(m, x)
+        return largest, np.exp(m - largest) * (l + np.exp(x - largest)) if l else 1.0
+
+    return _running(s, step)
+
+
+@running.mutant("Each key adds 1; it adds exp(s_n - m_n), which is 1 only for the largest score.")
+def one_for_each_key(s):
+    return _running(s, lambda m, l, x: (max(m, x), np.exp(m - max(m, x)) * l + 1))
+
+
+@running.mutant("A key that does not raise the maximum is passed over; it adds exp(s_n - m_n).")
+def smaller_scores_passed_over(s):
+    return _running(s, lambda m, l, x: (x, np.exp(m - x) * l + 1) if x > m else (m, l))
+
+
+@running.mutant("The latest score takes the maximum's place, though it may be smaller.")
+def latest_for_the_largest(s):
+    with np.errstate(over="ignore"):
+        return _running(s, lambda m, l, x: (x, np.exp(m - x) * l + 1))
+
+
+@running.mutant("You gave the logarithms, m + log(l); here the sums l themselves are asked.")
+def logarithms_of_the_sums(s):
+    m, l = running_reference(s)
+    return m, m + np.log(l)
+
+
 # -- merge ----------------------------------------------------------------------------------
 
 
@@ -175,6 +232,67 @@ def one_maximum_for_all_queries(m1, l1, a1, m2, l2, a2):
     return m, f1 * l1 + f2 * l2, f1 * a1 + f2 * a2
 
 
+@merge.mutant("The factors are upside down: exp(m1 - m), at most 1, leads from m1 to m.")
+def factors_upside_down(m1, l1, a1, m2, l2, a2):
+    m = np.maximum(m1, m2)
+    with np.errstate(over="ignore"):
+        f1, f2 = np.exp(m - m1), np.exp(m - m2)
+        return m, f1 * l1 + f2 * l2, f1 * a1 + f2 * a2
+
+
+@merge.mutant("All is relative to m2; where the first part has the larger maximum, take that.")
+def relative_to_the_second(m1, l1, a1, m2, l2, a2):
+    with np.errstate(over="ignore"):
+        f = np.exp(m1 - m2)
+        return m2, f * l1 + l2, f * a1 + a2
+
+
+@merge.mutant("Only the first part is scaled; where it has the larger maximum, the second must be.")
+def second_not_scaled(m1, l1, a1, m2, l2, a2):
+    m = np.maximum(m1, m2)
+    f = np.exp(m1 - m)
+    return m, f * l1 + l2, f * a1 + a2
+
+
+@merge.mutant("The part with the larger maximum is taken alone; the other has keys that count too.")
+def larger_part_alone(m1, l1, a1, m2, l2, a2):
+    first = m1 >= m2
+    return np.maximum(m1, m2), np.where(first, l1, l2), np.where(first, a1, a2)
+
+
+@merge.mutant(
+    "A mean of a1 and a2, weighted by l, is what joins *outputs* a / l; the sums a are added, "
+    "scaled like l."
+)
+def mean_of_the_sums(m1, l1, a1, m2, l2, a2):
+    m = np.maximum(m1, m2)
+    l1, l2 = np.exp(m1 - m) * l1, np.exp(m2 - m) * l2
+    return m, l1 + l2, (l1 * a1 + l2 * a2) / (l1 + l2)
+
+
+@merge.mutant("The factors are exp(m1) and exp(m2), which overflow; m must be subtracted in them.")
+def factors_without_the_maximum(m1, l1, a1, m2, l2, a2):
+    with np.errstate(over="ignore"):
+        f1, f2 = np.exp(m1), np.exp(m2)
+        return np.maximum(m1, m2), f1 * l1 + f2 * l2, f1 * a1 + f2 * a2
+
+
+@merge.mutant("You gave m + log(l) for l; the sum itself is asked, relative to m.")
+def logarithm_for_the_sum(m1, l1, a1, m2, l2, a2):
+    m, l, a = merge_reference(m1, l1, a1, m2, l2, a2)
+    return m, m + np.log(l), a
+
+
+@merge.mutant(
+    "`max(m1, m2)` asks which of two arrays is larger; `np.maximum` compares query by query.",
+    raises=True,
+)
+def larger_of_two_arrays(m1, l1, a1, m2, l2, a2):
+    m = max(m1, m2)
+    f1, f2 = np.exp(m1 - m), np.exp(m2 - m)
+    return m, f1 * l1 + f2 * l2, f1 * a1 + f2 * a2
+
+
 # -- forward --------------------------------------------------------------------------------
 
 
@@ -231,14 +349,17 @@ forward = Exercise(
 )
 
 
-def _forward(q, k, v, size, *, tau=None, scale_l=True, scale_a=True, stop=None, finish=None):
+def _forward(
+    q, k, v, size, *, tau=None, scale_l=True, scale_a=True, stop=None, finish=None, largest_of=None
+):
     """Attention in tiles of keys; each setting can be replaced by a mistake."""
     tau = 1 / np.sqrt(q.shape[1]) if tau is None else tau
     m = np.full((len(q), 1), -np.inf)
     l, a = np.zeros((len(q), 1)), np.zeros((len(q), v.shape[1]))
     for start in range(0, len(k) if stop is None else stop, size):
         s = tau * (q @ k[start : start + size].T)
-        largest = np.maximum(m, s.max(axis=1, keepdims=True))
+        highest = s.max(axis=1, keepdims=True)
+        largest = largest_of(m, highest) if largest_of else np.maximum(m, highest)
         shrink, e = np.exp(m - largest), np.exp(s - largest)
         l = (shrink if scale_l else 1) * l + e.sum(axis=1, keepdims=True)
         a = (shrink if scale_a else 1) * a + e @ v[start : start + size]
@@ -289,6 +410,81 @@ def a_softmax_for_every_tile(q, k, v, size):
     return y, _attend(q, k, v)[1]
 
 
+@forward.mutant("The scores are divided by D; the scale is 1 over its square root.")
+def divided_by_the_width(q, k, v, size):
+    return _forward(q, k, v, size, tau=1 / q.shape[1])
+
+
+@forward.mutant("The scale is made of the number of keys; it is 1 over the root of the features D.")
+def scale_of_the_keys(q, k, v, size):
+    return _forward(q, k, v, size, tau=1 / np.sqrt(len(k)))
+
+
+@forward.mutant(
+    "`largest` is the maximum of this tile alone: after a larger one exp(m - largest) grows, and "
+    "overflows for scores of hundreds. Take the larger of m and the tile's."
+)
+def maximum_of_the_tile_alone(q, k, v, size):
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _forward(q, k, v, size, largest_of=lambda m, highest: highest)
+
+
+@forward.mutant("No maximum is subtracted: exp(s) overflows for scores of hundreds.")
+def exponentials_of_the_scores(q, k, v, size):
+    with np.errstate(over="ignore", invalid="ignore"):
+        e = np.exp(q @ k.T / np.sqrt(q.shape[1]))
+        l = e.sum(axis=1, keepdims=True)
+        return e @ v / l, np.log(l)
+
+
+@forward.mutant(
+    "The output is divided by l after every tile, and then scaled as if it were not: keep a whole, "
+    "and divide once, after the last."
+)
+def divided_after_every_tile(q, k, v, size):
+    tau, m, l, a = 1 / np.sqrt(q.shape[1]), -np.inf, 0, 0
+    for start in range(0, len(k), size):
+        s = tau * (q @ k[start : start + size].T)
+        largest = np.maximum(m, s.max(axis=1, keepdims=True))
+        shrink, e = np.exp(m - largest), np.exp(s - largest)
+        l = shrink * l + e.sum(axis=1, keepdims=True)
+        a = (shrink * a + e @ v[start : start + size]) / l
+        m = largest
+    return a, m + np.log(l)
+
+
+@forward.mutant(
+    "The tiles' outputs are averaged as if all weighed the same; a tile with larger scores weighs "
+    "more."
+)
+def mean_of_the_tiles(q, k, v, size):
+    tiles = [slice(start, start + size) for start in range(0, len(k), size)]
+    y = np.mean([_attend(q, k[tile], v[tile])[0] for tile in tiles], axis=0)
+    return y, _attend(q, k, v)[1]
+
+
+@forward.mutant("Only the last tile is left: m, l and a must outlive the tile, so start them once.")
+def started_anew_at_every_tile(q, k, v, size):
+    last = slice((len(k) - 1) // size * size, None)
+    return _attend(q, k[last], v[last])[:2]
+
+
+@forward.mutant("The maximum is subtracted in log_sum: l is exp(-m) times the sum, so m is added.")
+def maximum_subtracted_in_the_logarithm(q, k, v, size):
+    return _forward(q, k, v, size, finish=lambda m, l, a: (a / l, np.log(l) - m))
+
+
+@forward.mutant("You returned the sum l; log_sum is m + log(l).")
+def sum_for_its_logarithm(q, k, v, size):
+    return _forward(q, k, v, size, finish=lambda m, l, a: (a / l, l))
+
+
+@forward.mutant("A tile of keys meets all values; cut the values as you cut the keys.", raises=True)
+def values_not_cut(q, k, v, size):
+    e = np.exp(q @ k[:size].T / np.sqrt(q.shape[1]))
+    return e @ v / e.sum(axis=1, keepdims=True), np.log(e.sum(axis=1, keepdims=True))
+
+
 # -- score_gradient -------------------------------------------------------------------------
 
 
@@ -309,10 +505,10 @@ score_gradient = Exercise(
     reference=score_gradient_reference,
     cases=[
         Case(
-            "one query, one of two keys of equal scores",
-            np.array([[0.0]]),
-            np.array([[np.log(2)]]),
-            np.array([[4.0]]),
+            "one query, two of three keys, which weigh 1/4 and 1/2",
+            np.array([[0.0, np.log(2)]]),
+            np.array([[np.log(4)]]),
+            np.array([[4.0], [2.0]]),
             np.array([[3.0]]),
             np.array([[1.0]]),
         ),
@@ -369,10 +565,69 @@ def sum_added(s, log_sum, v, y, dy):
     return np.exp(s - log_sum) * (dy @ v.T + (dy * y).sum(axis=1, keepdims=True))
 
 
+@score_gradient.mutant(
+    "The scores' exponentials are not divided by their sum: p is exp(s - log_sum)."
+)
+def weights_not_normalised(s, log_sum, v, y, dy):
+    return np.exp(s) * (dy @ v.T - (dy * y).sum(axis=1, keepdims=True))
+
+
+@score_gradient.mutant("You divided by log_sum; it is a logarithm: p is exp(s - log_sum).")
+def divided_by_the_logarithm(s, log_sum, v, y, dy):
+    return np.exp(s) / log_sum * (dy @ v.T - (dy * y).sum(axis=1, keepdims=True))
+
+
+@score_gradient.mutant("The exponent is negated: the weights are exp(s - log_sum), below 1.")
+def exponent_negated(s, log_sum, v, y, dy):
+    return np.exp(log_sum - s) * (dy @ v.T - (dy * y).sum(axis=1, keepdims=True))
+
+
+@score_gradient.mutant("The factor p stands before dp alone; it multiplies the whole difference.")
+def weights_before_the_first_term(s, log_sum, v, y, dy):
+    return np.exp(s - log_sum) * (dy @ v.T) - (dy * y).sum(axis=1, keepdims=True)
+
+
+@score_gradient.mutant(
+    "p (1 - p) is how a score moves its own weight; it lowers those of the other keys as well."
+)
+def own_weight_alone(s, log_sum, v, y, dy):
+    p = np.exp(s - log_sum)
+    return p * (1 - p) * (dy @ v.T)
+
+
+@score_gradient.mutant(
+    "The outputs are summed without dy: the sum over all keys is that of dy * y."
+)
+def outputs_without_their_gradient(s, log_sum, v, y, dy):
+    return np.exp(s - log_sum) * (dy @ v.T - y.sum(axis=1, keepdims=True))
+
+
+@score_gradient.mutant(
+    "dy @ y.T pairs every query with every other; each needs its own dot product alone: "
+    "(dy * y).sum(axis=1, keepdims=True).",
+    raises=True,
+)
+def queries_paired(s, log_sum, v, y, dy):
+    return np.exp(s - log_sum) * (dy @ v.T - dy @ y.T)
+
+
 # -- tiled_attention ------------------------------------------------------------------------
 
 
-def _tiled(q, k, v, size, *, tau=None, back=None, tile_sum=False, overwrite=False, weights=None):
+def _tiled(
+    q,
+    k,
+    v,
+    size,
+    *,
+    tau=None,
+    again=None,
+    back=None,
+    tile_sum=False,
+    overwrite=False,
+    weights=None,
+    first_alone=False,
+):
     """The whole with its rules; each setting can be replaced by a mistake."""
     forward_tau = 1 / np.sqrt(q.shape[1])
     tau = forward_tau if tau is None else tau
@@ -382,7 +637,9 @@ def _tiled(q, k, v, size, *, tau=None, back=None, tile_sum=False, overwrite=Fals
         dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
         for start in range(0, len(k), size):
             keys = slice(start, start + size)
-            p = np.exp(forward_tau * (q @ k[keys].T) - log_sum)
+            p = np.exp((again or forward_tau) * (q @ k[keys].T) - log_sum)
+            if weights == "tile":
+                p = p / p.sum(axis=1, keepdims=True)
             dp = dy @ v[keys].T
             ds = p * (dp - ((p * dp) if tile_sum else (dy * y)).sum(axis=1, keepdims=True))
             if overwrite:
@@ -391,6 +648,8 @@ def _tiled(q, k, v, size, *, tau=None, back=None, tile_sum=False, overwrite=Fals
                 dq += tau * (ds @ k[keys])
             dk[keys] = tau * (ds.T @ q)
             dv[keys] = (ds if weights == "ds" else p).T @ dy
+            if first_alone:
+                break
         return dq, dk, dv
 
     order = back or (0, 1, 2)
@@ -469,3 +728,44 @@ def softmax_without_its_sum(q, k, v, *, size):
         lambda dy: tau * (p * (dy @ v.T)).T @ q,
         vjp_v,
     )
+
+
+@tiled_attention.mutant(
+    "The scores of the backward pass lack the factor 1 / sqrt(D) of the forward."
+)
+def scores_again_without_the_scale(q, k, v, *, size):
+    return _tiled(q, k, v, size, again=1.0)
+
+
+@tiled_attention.mutant("dq and dk have the factor 1 / sqrt(D) twice: it is in them once.")
+def scale_twice(q, k, v, *, size):
+    return _tiled(q, k, v, size, tau=1 / q.shape[1])
+
+
+@tiled_attention.mutant(
+    "In the backward pass each tile's weights are normalised to 1; with log_sum, which knows all "
+    "keys, they are exp(s - log_sum)."
+)
+def weights_of_the_tile_alone(q, k, v, *, size):
+    return _tiled(q, k, v, size, weights="tile")
+
+
+@tiled_attention.mutant("Only the first tile is met: `return` belongs behind the loop, not in it.")
+def first_tile_alone(q, k, v, *, size):
+    return _tiled(q, k, v, size, first_alone=True)
+
+
+@tiled_attention.mutant(
+    "The rule of q gives dv. If you made the rules in a loop: a lambda reads its `i` when it is "
+    "called, after the loop, so write `lambda dy, i=i: ...`. If not, look at their order: q, k, v."
+)
+def rules_of_a_loop(q, k, v, *, size):
+    return _tiled(q, k, v, size, back=(2, 2, 2))
+
+
+@tiled_attention.mutant(
+    "dk lacks the factor 1 / sqrt(D), which dq has: the scores hold it for both."
+)
+def keys_without_the_scale(q, k, v, *, size):
+    y, (vjp_q, vjp_k, vjp_v) = _tiled(q, k, v, size)
+    return y, (vjp_q, lambda dy: np.sqrt(q.shape[1]) * vjp_k(dy), vjp_v)
