@@ -123,6 +123,34 @@ def unweighted_mean(e, *, mask):
     return alpha, _softmax_rule(alpha, mean=lambda alpha, dalpha: dalpha.sum(1, keepdims=True))
 
 
+@masked_softmax.mutant("The sum that is subtracted is that of each row, not of the whole batch.")
+def mean_of_the_batch(e, *, mask):
+    alpha, _ = masked_softmax_reference(e, mask=mask)
+    return alpha, _softmax_rule(alpha, mean=lambda alpha, dalpha: (alpha * dalpha).sum())
+
+
+@masked_softmax.mutant("The sum that is subtracted runs over the places (axis 1), not the batch.")
+def mean_of_a_column(e, *, mask):
+    alpha, _ = masked_softmax_reference(e, mask=mask)
+    return alpha, _softmax_rule(alpha, mean=lambda alpha, dalpha: (alpha * dalpha).sum(axis=0))
+
+
+@masked_softmax.mutant(
+    "What is subtracted is the mean of dalpha with the weights alpha, not its plain mean."
+)
+def plain_mean(e, *, mask):
+    alpha, _ = masked_softmax_reference(e, mask=mask)
+    return alpha, _softmax_rule(alpha, mean=lambda alpha, dalpha: dalpha.mean(1, keepdims=True))
+
+
+@masked_softmax.mutant(
+    "The factor alpha in front of the bracket is missing: a place without weight gets no gradient."
+)
+def factor_forgotten(e, *, mask):
+    alpha, _ = masked_softmax_reference(e, mask=mask)
+    return alpha, lambda dalpha: dalpha - (alpha * dalpha).sum(axis=1, keepdims=True)
+
+
 # -- additive_attention ---------------------------------------------------------------------
 
 
@@ -140,6 +168,8 @@ def _additive(
     key=1.0,
     gather=np.sum,
     mean=lambda alpha, dalpha: (alpha * dalpha).sum(1, keepdims=True),
+    back=None,
+    read=None,
 ):
     """The whole, with the rules of query and memory; each setting can be replaced by a mistake."""
     z = bend((s @ w.T)[:, None] + m @ u.T)
@@ -147,8 +177,9 @@ def _additive(
     c = np.einsum("nl,nld->nd", alpha, m)
 
     def back_to_a(dc):
-        de = _softmax_rule(alpha, mean=mean)(np.einsum("nld,nd->nl", m, dc))
-        return de[:, :, None] * v * slope(z)
+        dalpha = np.einsum("nld,nd->nl", m, dc)
+        de = _softmax_rule(alpha, mean=mean)(dalpha) if back is None else back(alpha, dalpha)
+        return de[:, :, None] * (v if read is None else read) * slope(z)
 
     def vjp_s(dc):
         return gather(back_to_a(dc), axis=1) @ w
@@ -180,9 +211,9 @@ additive_attention = Exercise(
     observe=rules,
     cases=[
         Case(
-            "one query, two places of one feature, one unit",
-            np.array([[0.5]]),
-            np.array([[[1.0], [-1.0]]]),
+            "two queries, two places each of one feature, one unit",
+            np.array([[0.5], [-1.0]]),
+            np.array([[[1.0], [-1.0]], [[2.0], [0.5]]]),
             w=np.array([[1.0]]),
             u=np.array([[0.5]]),
             v=np.array([2.0]),
@@ -260,6 +291,43 @@ def softmax_without_its_mean(s, m, *, w, u, v):
     return _additive(s, m, w, u, v, mean=lambda alpha, dalpha: 0.0)
 
 
+@additive_attention.mutant("The weights of each query add up to 1; yours do so over the batch.")
+def softmax_over_all(s, m, *, w, u, v):
+    return _additive(s, m, w, u, v, weigh=lambda e: np.exp(e) / np.exp(e).sum())
+
+
+@additive_attention.mutant(
+    "dalpha was taken for de: the rule of the softmax, exercise 1, comes between them."
+)
+def rule_of_the_softmax_forgotten(s, m, *, w, u, v):
+    return _additive(s, m, w, u, v, back=lambda alpha, dalpha: dalpha)
+
+
+@additive_attention.mutant(
+    "alpha (1 - alpha) is the slope of one weight by its own score; every score moves all weights."
+)
+def softmax_by_its_diagonal(s, m, *, w, u, v):
+    return _additive(s, m, w, u, v, back=lambda alpha, dalpha: alpha * (1 - alpha) * dalpha)
+
+
+@additive_attention.mutant("e = z @ v, so da has the factor v; it is missing on the way back.")
+def readout_forgotten(s, m, *, w, u, v):
+    return _additive(s, m, w, u, v, read=1.0)
+
+
+@additive_attention.mutant("z is the tanh already: its slope is 1 - z ** 2, without another tanh.")
+def tanh_taken_twice(s, m, *, w, u, v):
+    return _additive(s, m, w, u, v, slope=lambda z: 1 - np.tanh(z) ** 2)
+
+
+@additive_attention.mutant(
+    "On the value path a place gets dc times its weight alpha; the weight is missing."
+)
+def value_without_its_weight(s, m, *, w, u, v):
+    c, (vjp_s, vjp_m) = _additive(s, m, w, u, v, value=0.0)
+    return c, (vjp_s, lambda dc: dc[:, None] + vjp_m(dc))
+
+
 # -- MultiplicativeAttention ----------------------------------------------------------------
 
 
@@ -319,6 +387,38 @@ class bias_left_in(MultiplicativeAttentionReference):
 class mask_not_used(MultiplicativeAttentionReference):
     def forward(self, query, memory, mask=None):
         return super().forward(query, memory)
+
+
+@MultiplicativeAttention.mutant(
+    "You masked the weights after the softmax, so they do not add up to 1: give it the mask."
+)
+class mask_after_the_softmax(MultiplicativeAttentionReference):
+    def forward(self, query, memory, mask=None):
+        weights = self.softmax(self.scores(query, memory), None)
+        weights = weights if mask is None else weights * mask
+        return (weights.unsqueeze(1) @ memory).squeeze(1)
+
+
+@MultiplicativeAttention.mutant(
+    "Scores times the mask: a score of 0 is a score like any other. Give the softmax the mask."
+)
+class scores_times_the_mask(MultiplicativeAttentionReference):
+    def forward(self, query, memory, mask=None):
+        scores = self.scores(query, memory)
+        weights = self.softmax(scores if mask is None else scores * mask, None)
+        return (weights.unsqueeze(1) @ memory).squeeze(1)
+
+
+@MultiplicativeAttention.mutant("The scores themselves are used as weights: no softmax was taken.")
+class scores_as_weights(MultiplicativeAttentionReference):
+    def forward(self, query, memory, mask=None):
+        return (self.scores(query, memory).unsqueeze(1) @ memory).squeeze(1)
+
+
+@MultiplicativeAttention.mutant("There is no tanh in this score: that is the additive one's.")
+class tanh_left_in(MultiplicativeAttentionReference):
+    def scores(self, query, memory):
+        return (memory @ self.query(query).tanh().unsqueeze(2)).squeeze(2)
 
 
 @MultiplicativeAttention.mutant("The mask is true where one may look: do not turn it round.")
@@ -457,6 +557,62 @@ def ended_ones_dropped(log_p, step_log_p, has_ended):
     return _beam_step(log_p, step_log_p, has_ended, price=-np.inf)
 
 
+@beam_step.mutant("The right ways on, but not in their order: asked is the best first.")
+def best_not_first(log_p, step_log_p, has_ended):
+    def choose(total, B, K):
+        return np.sort(np.argsort(-total, kind="stable")[:B])
+
+    return _beam_step(log_p, step_log_p, has_ended, choose=choose)
+
+
+@beam_step.mutant(
+    "Each beam keeps its own best way on; the B best are looked for among all, the best first."
+)
+def one_of_each_beam_in_place(log_p, step_log_p, has_ended):
+    def choose(total, B, K):
+        return np.arange(B) * K + total.reshape(B, K).argmax(axis=1)
+
+    return _beam_step(log_p, step_log_p, has_ended, choose=choose)
+
+
+@beam_step.mutant(
+    "Of equals the last comes first: turning an argsort round turns them round, too. Sort -total."
+)
+def last_of_equals(log_p, step_log_p, has_ended):
+    def choose(total, B, K):
+        return np.argsort(total, kind="stable")[::-1][:B]
+
+    return _beam_step(log_p, step_log_p, has_ended, choose=choose)
+
+
+@beam_step.mutant("A beam has K numbers in the flat array: `// K` and `% K`, not B.")
+def divided_by_beams(log_p, step_log_p, has_ended):
+    beam, token, total = beam_step_reference(log_p, step_log_p, has_ended)
+    B, K = step_log_p.shape
+    best = beam * K + token
+    return best // B, best % B, total
+
+
+@beam_step.mutant("Free of charge is a logarithm of 0; 1 is the probability.")
+def probability_for_logarithm(log_p, step_log_p, has_ended):
+    return _beam_step(log_p, step_log_p, has_ended, price=1.0)
+
+
+@beam_step.mutant("A beam that has ended goes on in one way only; you let it take every token.")
+def every_token_free(log_p, step_log_p, has_ended):
+    free = np.where(has_ended[:, None], 0.0, step_log_p)
+    return beam_step_reference(log_p, free, np.zeros_like(has_ended))
+
+
+@beam_step.mutant(
+    "A beam that has ended may take token 0 alone: all its other tokens are minus infinity."
+)
+def other_tokens_left(log_p, step_log_p, has_ended):
+    left = step_log_p.copy()
+    left[has_ended, 0] = 0.0
+    return beam_step_reference(log_p, left, np.zeros_like(has_ended))
+
+
 # -- bleu -----------------------------------------------------------------------------------
 
 
@@ -472,14 +628,14 @@ def _bleu(
     common=lambda ours, theirs: sum((ours & theirs).values()),
     brevity=lambda C, R: min(1.0, math.exp(1 - R / C)),
     average=lambda precisions: math.prod(precisions) ** (1 / len(precisions)),
+    runs=_runs,
+    share=lambda shared, ours, theirs: sum(shared) / sum(map(Counter.total, ours)),
 ):
     precisions = []
     for n in range(1, max_order + 1):
-        counts = [(_runs(text, n), _runs(wanted, n)) for text, wanted in zip(texts, references)]
-        shared = sum(common(ours, theirs) for ours, theirs in counts)
-        if shared == 0:
-            return 0.0
-        precisions.append(shared / sum(sum(ours.values()) for ours, _ in counts))
+        ours, theirs = ([runs(text, n) for text in side] for side in (texts, references))
+        shared = [common(*both) for both in zip(ours, theirs)]
+        precisions.append(share(shared, ours, theirs) if any(shared) else 0.0)
     return brevity(sum(map(len, texts)), sum(map(len, references))) * average(precisions)
 
 
@@ -563,3 +719,45 @@ def no_root(texts, references, max_order):
 def mean_over_texts(texts, references, max_order):
     scores = [_bleu([text], [wanted], max_order) for text, wanted in zip(texts, references)]
     return sum(scores) / len(scores)
+
+
+@bleu.mutant("The shared runs are divided by all runs of the texts, not of the references.")
+def divided_by_the_references(texts, references, max_order):
+    def share(shared, ours, theirs):
+        return sum(shared) / sum(map(Counter.total, theirs))
+
+    return _bleu(texts, references, max_order, share=share)
+
+
+@bleu.mutant("The last run is missing: a text has len(text) - n + 1 runs of n.")
+def last_run_forgotten(texts, references, max_order):
+    def runs(text, n):
+        return Counter(text[i : i + n] for i in range(len(text) - n))
+
+    return _bleu(texts, references, max_order, runs=runs)
+
+
+@bleu.mutant("Each p_n is a share in the whole corpus; yours is the mean of the texts' shares.")
+def shares_averaged(texts, references, max_order):
+    def share(shared, ours, theirs):
+        return sum(a / b.total() for a, b in zip(shared, ours) if a) / len(ours)
+
+    return _bleu(texts, references, max_order, share=share)
+
+
+@bleu.mutant("The root is that of max_order numbers, 1 / max_order; not always the fourth.")
+def always_the_fourth_root(texts, references, max_order):
+    return _bleu(texts, references, max_order, average=lambda p: math.prod(p) ** 0.25)
+
+
+@bleu.mutant("A p_n of 0 makes BLEU 0; you left it out of the product.")
+def zeros_left_out(texts, references, max_order):
+    def average(p):
+        return math.prod(x for x in p if x) ** (1 / len(p))
+
+    return _bleu(texts, references, max_order, average=average)
+
+
+@bleu.mutant("You counted *different* runs, as a set does; a run counts as often as it comes.")
+def sets_of_runs(texts, references, max_order):
+    return _bleu(texts, references, max_order, runs=lambda text, n: Counter(set(_runs(text, n))))
