@@ -31,8 +31,8 @@ class Seq2SeqTransformer(nn.Module):
     target stands behind the tokens that count, and no token looks ahead: leave it out of the loss
     with ``ignore_index``.
 
-    As in the paper, the stacks end in a norm of their own in pre-norm networks alone. Where
-    `nn.Transformer` has one always, as PyTorch's. A hook on
+    As in the paper, a post-norm stack has no further norm behind it; a pre-norm stack needs one.
+    (`nn.Transformer`, as PyTorch's, always has one.) A hook on
     ``decoder.layers[i].multihead_attn.softmax`` is shown the alignment (N, E, L, S).
 
     Parameters
@@ -165,8 +165,16 @@ class Seq2SeqTransformer(nn.Module):
         return self._scores(y)
 
     def encode(self, source: Any, source_lengths: Any = None) -> tuple[Tensor, Tensor]:
-        """Memory (N, L, D) of a source (N, L), and where it is padding (N, L)."""
+        """Memory (N, L, D) of a source (N, L), and where it is padding (N, L).
+
+        Raises
+        ------
+        ShapeError
+            If the source is no batch, or there is not one length for each of it.
+        """
         source = as_tensor(source)
+        if source.ndim != 2:
+            raise ShapeError(f"Seq2SeqTransformer: needs a source (N, L), not {source.shape}")
         hidden = _padding(source, source_lengths, self.padding_idx)
         x = self._embed(self.source_embedding, source)
         return self.encoder(x, src_key_padding_mask=hidden), hidden
@@ -196,9 +204,20 @@ class Seq2SeqTransformer(nn.Module):
         Keys and values of earlier tokens come from the state: the work of a step grows with the
         number of tokens so far, where running the prefix again would take its square. The scores
         are those of `forward`.
+
+        Raises
+        ------
+        ShapeError
+            If there is not one token for each sequence of the state.
         """
+        tokens, N = as_tensor(tokens), len(state["looked_at"])
+        if tokens.shape != (N,):
+            raise ShapeError(
+                f"Seq2SeqTransformer: a step takes one token for each of the {N} sequences, shape "
+                f"({N},), not {tokens.shape}"
+            )
         place = state["layers"][0]["keys"].shape[2]
-        x = self._embed(self.target_embedding, as_tensor(tokens).unsqueeze(1), place)
+        x = self._embed(self.target_embedding, tokens.unsqueeze(1), place)
         caches = []
         for layer, cache in zip(self._decoder_layers, state["layers"], strict=True):
             x, cache = layer.step(x, cache, state["looked_at"])
@@ -227,5 +246,11 @@ def _padding(source: Tensor, lengths: Any, padding_idx: int) -> Tensor:
     """Where a batch of sequences (N, L) is only padding."""
     if lengths is None:
         return source == padding_idx
-    places = as_tensor(np.arange(source.shape[1])).to(source.device)
-    return places >= as_tensor(lengths).to(source.device).unsqueeze(1)
+    N, L = source.shape
+    lengths = as_tensor(lengths).to(source.device)
+    if lengths.shape != (N,):
+        raise ShapeError(
+            f"Seq2SeqTransformer: {N} sources need as many lengths, shape ({N},), "
+            f"not {lengths.shape}"
+        )
+    return as_tensor(np.arange(L)).to(source.device) >= lengths.unsqueeze(1)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import functional as F
-from ..engine import DTypeError, Tensor, as_tensor
+from ..engine import DTypeError, ShapeError, Tensor, as_tensor
 from .module import Module
 
 
@@ -26,12 +28,15 @@ class MaskedSoftmax(Module):
 
         Raises
         ------
+        ShapeError
+            If the mask does not broadcast to the scores.
         DTypeError
             If the mask holds neither booleans nor floats.
         """
         if mask is None:
             return F.softmax(x, dim=-1)
         x, mask = as_tensor(x), as_tensor(mask)
+        _check(mask.shape, x.shape)
         if mask.dtype.kind == "f":
             masked = mask.data == -float("inf")
             x = x + F.masked_fill(mask, masked, 0.0).to(x.dtype)
@@ -51,6 +56,19 @@ class MaskedSoftmax(Module):
     def is_watched(self) -> bool:
         """Whether a hook wants to see the weights."""
         return bool(self._forward_hooks or self._forward_pre_hooks)
+
+
+def _check(mask: tuple[int, ...], scores: tuple[int, ...]) -> None:
+    try:
+        fits = np.broadcast_shapes(mask, scores) == scores
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            f"MaskedSoftmax: a mask of shape {mask} does not broadcast to scores of shape "
+            f"{scores}: counted from the last axis, each of its sizes must be that of the "
+            "scores, or 1"
+        )
 
 
 # Its exponential is 0 beside any score, and unlike minus infinity it can be subtracted from itself.

@@ -181,6 +181,7 @@ class MultiheadAttention(Module):
         DTypeError
             If a mask holds integers.
         """
+        query, key, value = as_tensor(query), as_tensor(key), as_tensor(value)
         is_batched = self._check_inputs(query, key, value)
         q, k, v = self._project(query, key, value)
         N, E, L, _ = q.shape
@@ -257,13 +258,12 @@ class MultiheadAttention(Module):
 
     # -- what forward is made of --------------------------------------------------------------
 
-    def _project(self, query: Any, key: Any, value: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of all heads, whatever the layout of the inputs."""
         query, key, value = (self._batch_in_front(x) for x in (query, key, value))
         return self.queries(query), self.keys(key), self.values(value)
 
-    def _batch_in_front(self, x: Any) -> Tensor:
-        x = as_tensor(x)
+    def _batch_in_front(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
             return x.unsqueeze(0)
         return x if self.batch_first else x.transpose(0, 1)
@@ -324,7 +324,7 @@ class MultiheadAttention(Module):
             mask = F.cat([mask, *[allowed] * self._extra_keys], dim=-1)
         return k, v, mask
 
-    def _check_inputs(self, query: Any, key: Any, value: Any) -> bool:
+    def _check_inputs(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Whether there is an axis N; a ShapeError where the inputs do not fit."""
         shapes = [tuple(x.shape) for x in (query, key, value)]
         axes = {len(shape) for shape in shapes}

@@ -55,8 +55,17 @@ class SinusoidalEncoding(Module):
         table = tensor(pairs.reshape(max_len, d_model), get_default_dtype())
         self.register_buffer("table", table, persistent=False)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Tokens x (N, L, D) with their places; the first of them stands at place `start`."""
+    def forward(self, x: Any, start: int = 0) -> Tensor:
+        """Tokens x (N, L, D) with their places; the first of them stands at place `start`.
+
+        Raises
+        ------
+        ShapeError
+            If a token has other features, or stands beyond the last place.
+        ValueError
+            If `start` is negative.
+        """
+        x = as_tensor(x)
         return x + self.table[_places(self, x, start)]
 
     def extra_repr(self) -> str:
@@ -94,8 +103,9 @@ class LearnedEncoding(Module):
         """Draw the first values anew."""
         init.normal_(self.weight, std=0.02)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Tokens x (N, L, D) with their places; the first of them stands at place `start`."""
+    def forward(self, x: Any, start: int = 0) -> Tensor:
+        """Tokens x (N, L, D) with their places, as in `SinusoidalEncoding`."""
+        x = as_tensor(x)
         return x + self.weight[_places(self, x, start)]
 
     def extra_repr(self) -> str:
@@ -140,8 +150,17 @@ class RotaryEncoding(Module):
         _angles("RotaryEncoding", head_dim, 0)
 
     def forward(self, x: Any, start: int = 0) -> Tensor:
-        """Queries or keys x (..., L, d), turned; the first of them stands at place `start`."""
+        """Queries or keys x (..., L, d), turned; the first of them stands at place `start`.
+
+        Raises
+        ------
+        ShapeError
+            If they have other features.
+        ValueError
+            If `start` is negative.
+        """
         x = as_tensor(x)
+        _check_start("RotaryEncoding", start)
         if x.ndim < 2 or x.shape[-1] != self.head_dim:
             raise ShapeError(
                 f"RotaryEncoding: needs queries or keys (..., L, {self.head_dim}), not {x.shape}"
@@ -170,6 +189,7 @@ def _places(module: SinusoidalEncoding | LearnedEncoding, x: Tensor, start: int)
     name, D = type(module).__name__, module.d_model
     if x.ndim < 2 or x.shape[-1] != D:
         raise ShapeError(f"{name}: needs tokens (N, L, {D}), not {x.shape}")
+    _check_start(name, start)
     stop = start + x.shape[-2]
     if stop > module.max_len:
         raise ShapeError(
@@ -177,3 +197,8 @@ def _places(module: SinusoidalEncoding | LearnedEncoding, x: Tensor, start: int)
             f"with max_len={stop} or more"
         )
     return slice(start, stop)
+
+
+def _check_start(module: str, start: int) -> None:
+    if start < 0:
+        raise ValueError(f"{module}: places count from 0, so no token starts at place {start}")

@@ -214,6 +214,18 @@ def test_settings_that_do_not_fit_are_refused():
         small(max_len=5)(SOURCE, TARGET)
 
 
+def test_a_batch_that_does_not_fit_its_lengths_or_its_state_is_refused():
+    model, N = small(), len(SOURCE)
+    with pytest.raises(mt.ShapeError, match=r"needs a source \(N, L\), not \(4,\)"):
+        model.start(np.ones(4, int))
+    with pytest.raises(mt.ShapeError, match=rf"{N} sources need as many lengths, .* not \(1,\)"):
+        model(SOURCE, TARGET, [3])
+    state = model.start(SOURCE)
+    for shape in [(N, 1), (N + 1,)]:
+        with pytest.raises(mt.ShapeError, match=rf"one token for each of the {N} sequences"):
+            model.step(np.ones(shape, int), state)
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_it_learns_to_copy_a_batch(norm_first):
     mt.manual_seed(0)

@@ -263,6 +263,21 @@ def test_the_masked_softmax_takes_booleans_and_floats():
         softmax(mt.tensor(x), np.ones((2, 4), int))
 
 
+@pytest.mark.parametrize("shape", [(2, 5), (3, 4), (6, 2, 4)])
+@pytest.mark.parametrize("dtype", [bool, float])
+def test_the_masked_softmax_refuses_a_mask_that_does_not_broadcast_to_the_scores(shape, dtype):
+    with pytest.raises(mt.ShapeError, match=r"MaskedSoftmax: a mask of shape .* scores of shape"):
+        nn.MaskedSoftmax()(normal(2, 4), np.ones(shape, dtype))
+
+
+def test_inputs_may_come_as_lists():
+    attention = nn.MultiheadAttention(2, 1, batch_first=True)
+    x = [[1.0, 2.0], [3.0, 5.0]]
+    np.testing.assert_array_equal(
+        attention(x, x, x)[0].data, attention(*[mt.tensor(x)] * 3)[0].data
+    )
+
+
 def test_it_prints_its_settings():
     module = nn.MultiheadAttention(8, 2, 0.1, bias=False, kdim=4, batch_first=True)
     assert (

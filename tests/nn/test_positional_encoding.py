@@ -103,6 +103,19 @@ def test_rotary_refuses_heads_of_another_width():
         nn.RotaryEncoding(6)(mt.ones(2, 5, 4))
 
 
+@pytest.mark.parametrize("kind", [nn.SinusoidalEncoding, nn.LearnedEncoding, nn.RotaryEncoding])
+def test_no_token_stands_before_the_first_place(kind):
+    with pytest.raises(ValueError, match="places count from 0, so no token starts at place -1"):
+        kind(6)(mt.ones(2, 5, 6), start=-1)
+
+
+@pytest.mark.parametrize("kind", [nn.SinusoidalEncoding, nn.LearnedEncoding, nn.RotaryEncoding])
+def test_tokens_may_come_as_lists(kind):
+    tokens = [[[1.0, 2.0, 3.0, 4.0]] * 3]
+    module = kind(4)
+    np.testing.assert_array_equal(module(tokens).data, module(mt.tensor(tokens)).data)
+
+
 def test_they_print_their_sizes():
     assert repr(nn.SinusoidalEncoding(6)).startswith("SinusoidalEncoding(6, max_len=5000)")
     assert repr(nn.LearnedEncoding(6, 4)).startswith("LearnedEncoding(6, max_len=4)")
