@@ -129,8 +129,8 @@ figure
 # ### Why the square root
 #
 # Suppose that the features of queries and keys are independent, with mean 0 and variance 1. Then each
-# product $q_{ic} k_{jc}$ has mean $0 \cdot 0 = 0$ and variance $E[q^2 k^2] - 0 = 1 \cdot 1 = 1$, and
-# $q_i \cdot k_j$ is a sum of $D$ independent ones: **its variance is $D$**. With $D = 256$ features the
+# product $q_{ic} k_{jc}$ has mean $0 \cdot 0 = 0$ and variance $E[q^2 k^2] - 0^2 = E[q^2] \, E[k^2] = 1$,
+# and $q_i \cdot k_j$ is a sum of $D$ independent ones: **its variance is $D$**. With $D = 256$ features the
 # standard deviation of the scores is 16, and where one score is 16 above another, its weight is $e^{16}$,
 # nine million, times as large. One key takes nearly everything, and $ds_{ij} = p_{ij}\, dy_i \cdot
 # (v_j - y_i)$ is about zero both where $p_{ij} \approx 0$ and where $p_{ij} \approx 1$, as there
@@ -195,14 +195,14 @@ figure
 # add up to 1. Two reasons for it:
 #
 # - **padding**: sequences of a batch are filled up to one length, and what fills them means nothing;
-# - **causality**: a decoder is trained on all places of a target at once, each of which is to be told
-#   from those before it. Place $i$ may look at $j \le i$ alone, or it would copy its answer.
+# - **causality**: a decoder is trained on all places of a target at once. At place $i$ it has read token $i$
+#   and is to predict the next. It may look at $j \le i$ alone, or it would copy its answer.
 
 # %%
 s = rng.normal(size=(6, 6))  # scores of six tokens among themselves
 causal = np.tril(np.ones((6, 6), bool))
-padding = np.arange(6) < 4  # the last two are padding
-masks = {"all": np.ones((6, 6), bool), "causal": causal, "causal and padding": causal & padding}
+counts = np.arange(6) < 4  # the last two keys are padding
+masks = {"all": np.ones((6, 6), bool), "causal": causal, "causal and padding": causal & counts}
 drawn = {name: nn.MaskedSoftmax()(s, may_look).data for name, may_look in masks.items()}
 
 figure, axes = viz.panels(1, 3, height=2.7)
@@ -224,9 +224,10 @@ figure
 #
 # Nothing above knows an order. Let $P$ be a permutation matrix: $P x$ has the rows of $x$ in another order.
 # Each query, key and value is made of its own token alone, so those of $P x$ are $P q$, $P k$ and $P v$.
-# The scores are $P q (P k)^\top / \sqrt D = P s P^\top$, the same numbers with rows and columns exchanged,
-# so the weights are $P p P^\top$; and $P p P^\top P v = P (p v)$, as $P^\top P$ is the identity. Permuted
-# tokens give the same outputs, permuted. To the network a word is a bag of letters.
+# The scores are $P q (P k)^\top / \sqrt D = P s P^\top$, the same numbers with rows and columns in the new
+# order. A softmax of each row keeps to that order, so the weights are $P p P^\top$. And the output is
+# $P p P^\top P v = P (p v)$, as $P^\top P$ is the identity. Permuted tokens give the same outputs, permuted.
+# To the network a word is a bag of letters.
 #
 # So places are written into the tokens. The paper adds to the token at place $t$ a vector $PE_t$, its
 # *positional encoding*, with $D / 2$ pairs of features, $i = 0, \dots, D/2 - 1$:
