@@ -7,7 +7,7 @@
 # **You will be able to**
 #
 # - derive the online softmax line by line, and say why it is exact;
-# - write attention in tiles, forward and backward, from two numbers kept for each query;
+# - write attention in tiles, forward and backward, with a few numbers for each query and no table;
 # - measure what a computation holds, and tell memory that grows with the length from memory that
 #   grows with its square.
 #
@@ -66,12 +66,16 @@ chosen = [row * 80 + column for row, column in places.values()]
 maps = softmax(likeness(tokens[chosen], tokens))
 assert (maps.argmax(axis=1) == chosen).all()  # each is most like itself
 maps = (maps / maps.max(axis=1, keepdims=True)).reshape(-1, 53, 80)
-viz.show_attention(photo, maps, list(places), label="weight / largest")
+figure = viz.show_attention(photo, maps, list(places), label="weight / largest")
+for ax, (at_row, at_column) in zip(figure.axes[1:], places.values()):
+    ring = {"color": "white", "markeredgewidth": 1.5, "markersize": 9, "fillstyle": "none"}
+    ax.plot(8 * at_column + 4, 8 * at_row + 4, "o", **ring)  # the patch that looks
+figure
 
 # %% [markdown]
-# *Figure 1. The photograph, and where three of its patches look: the roof at roofs, walls and
-# trees, which are as dark; the trees at the same places; the lake at the lake, and at the pale sky
-# above it. To compute such a map is to compute one row of a table.*
+# *Figure 1. The photograph, and where three of its patches look, each marked by a ring: the roof at
+# roofs, walls and trees, which are as dark; the trees at the same places; the lake at the lake, and at
+# the pale sky above it. To compute such a map is to compute one row of a table.*
 #
 # The picture has 4240 patches, so the table has 4240 rows of 4240 scores:
 
@@ -86,18 +90,19 @@ TILE = 512
 figure, ax = viz.panels(1, 1, width=5.0, height=4.0)
 shown = ax.imshow(s[::8, ::8], cmap="viridis", vmin=-20, extent=(0, L, L, 0))
 for edge in range(TILE, L, TILE):
-    ax.axhline(edge, color="white", linewidth=0.5)
-    ax.axvline(edge, color="white", linewidth=0.5)
+    ax.axhline(edge, color="white", linewidth=1.2)
+    ax.axvline(edge, color="white", linewidth=1.2)
 frame = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * TILE + (2 * TILE, 4 * TILE)
 ax.plot(*frame.T, color=viz.COLOURS[1], linewidth=3)  # the one tile that is held
 ax.set(xlabel="key", ylabel="query", xticks=[0, 2048, 4096], yticks=[0, 2048, 4096])
-figure.colorbar(shown, label="score", shrink=0.8)
+figure.colorbar(shown, label="score", shrink=0.8, extend="min")
 figure
 
 # %% [markdown]
-# *Figure 2. All scores, of which every eighth is drawn. White lines cut the table into tiles of 512 x
-# 512. This lesson's algorithm holds one tile at a time, the framed one, and forgets it before it
-# goes on to the next.*
+# *Figure 2. All scores, of which every eighth row and column is drawn; what is below -20 has the darkest
+# colour. White lines cut the table into tiles of 512 x 512 (the last ones are smaller). This lesson's
+# algorithm holds one tile at a time, such as the framed one, and forgets it before it goes on to the
+# next.*
 #
 # A wider picture of twice as many patches has four times as many scores. But nobody wants the
 # scores: what is wanted is one output for each query. The question of this lesson is whether a
@@ -115,8 +120,9 @@ del s  # nobody needs it any more
 # $$s_{ij} = \tau\, q_i \cdot k_j, \qquad p_{ij} = \frac{e^{s_{ij}}}{\sum_{j'} e^{s_{ij'}}}, \qquad
 # y_i = \sum_j p_{ij}\, v_j$$
 #
-# The queries do not meddle with one another, so we look at one of them, and leave its index $i$
-# out.
+# (The picture's scores were distances, these are products, as in lesson 11. For the softmax it makes no
+# difference: what follows holds for any scores.) The queries do not meddle with one another, so we look
+# at one of them, and leave its index $i$ out.
 #
 # ### The softmax, one key at a time
 #
@@ -125,8 +131,9 @@ del s  # nobody needs it any more
 #
 # $$y = \frac{\sum_j e^{s_j - m}\, v_j}{\sum_j e^{s_j - m}}, \qquad m = \max_j s_j$$
 #
-# Written so, it takes three passes over the row: one for $m$, one for the sum, one for the output.
-# Here is how one pass does. Suppose that the first $n$ keys have been met. Of them we know
+# Written so, it takes two passes over the row: one for $m$, and when $m$ is known, one for the two sums.
+# (A softmax whose weights are wanted takes a third, which divides.) Here is how one pass does. Suppose
+# that the first $n$ keys have been met. Of them we know
 #
 # $$m_n = \max_{j \le n} s_j, \qquad l_n = \sum_{j \le n} e^{s_j - m_n}, \qquad
 # a_n = \sum_{j \le n} e^{s_j - m_n}\, v_j$$
@@ -147,8 +154,9 @@ del s  # nobody needs it any more
 # 5. The same three lines with a $v_j$ behind every exponential:
 #    $$a_{n+1} = e^{m_n - m_{n+1}}\; a_n + e^{s_{n+1} - m_{n+1}}\; v_{n+1}$$
 #
-# The factor $e^{m_n - m_{n+1}}$ is at most 1: nothing overflows. It is 1 as long as the maximum
-# stays. After the last key, $y = a_S / l_S$. No step is an approximation. This is the **online
+# Both exponentials are at most 1, since $m_{n+1}$ is the larger of the two: nothing overflows. The factor
+# $e^{m_n - m_{n+1}}$ is 1 as long as the maximum stays. After the last key, $y = a_S / l_S$, where $l_S$
+# is at least 1, for the largest score adds $e^0$. No step is an approximation. This is the **online
 # softmax**.
 #
 # Before the first key, $m_0 = -\infty$, $l_0 = 0$ and $a_0 = 0$: the first factor is
@@ -157,7 +165,7 @@ del s  # nobody needs it any more
 # ### The softmax, one tile at a time
 #
 # Nothing in this derivation needs a *single* new key. With a set $J$ of keys, step 2 splits off the
-# terms of $J$, and
+# terms of $J$. Without a dash what is known before these keys, with a dash what is known after:
 #
 # $$m' = \max\left(m,\ \max_{j \in J} s_j\right), \qquad
 # l' = e^{m - m'}\, l + \sum_{j \in J} e^{s_j - m'}, \qquad
@@ -174,12 +182,15 @@ del s  # nobody needs it any more
 #
 # $$\ell = \log \sum_j e^{s_j} = m_S + \log l_S, \qquad p_j = e^{s_j - \ell}$$
 #
-# (rule: $\log(e^{m} l) = m + \log l$). With $\ell$ there is nothing online about the backward pass
-# any more: each weight comes from its own score alone.
+# (rules: the whole sum is $e^{m_S}\, l_S$, and $\log(e^{m} l) = m + \log l$; and to divide by the sum
+# $e^\ell$ is to subtract $\ell$ in the exponent). Mind the two letters: $l$ is a sum relative to a maximum,
+# `l` in the code; $\ell$ is the logarithm of the whole sum, `log_sum`. With $\ell$ there is nothing online
+# about the backward pass any more: each weight comes from its own score alone.
 
 # %% [markdown]
 # ### Backward
 #
+# The equations are those of lesson 11; what is new is to ask of each what it needs from outside the tile.
 # $dy: (L, D_v)$ comes in. We write the query's index $i$ again.
 #
 # **Values.** $y_i = \sum_j p_{ij} v_j$ is linear in $v_j$, which every query meets:
@@ -191,14 +202,16 @@ del s  # nobody needs it any more
 # $$dp_{ij} = dy_i \cdot v_j$$
 #
 # **Scores.** A score raises its own weight and lowers those of all other keys (lesson 11):
-# $\partial p_{ij'} / \partial s_{ij} = p_{ij'} (\mathbb{1}[j = j'] - p_{ij})$. By the chain rule,
-# summed over all weights of the row, and with $p_{ij}$ taken out of both terms,
+# $\partial p_{ij'} / \partial s_{ij} = p_{ij'} ([j = j'] - p_{ij})$, where $[j = j']$ is 1 if $j = j'$ and
+# else 0. By the chain rule, summed over all weights of the row (of the first term only $j' = j$ is left),
+# and with $p_{ij}$ taken out of both terms,
 #
-# $$ds_{ij} = \sum_{j'} dp_{ij'}\, p_{ij'} \left( \mathbb{1}[j = j'] - p_{ij} \right)
+# $$ds_{ij} = \sum_{j'} dp_{ij'}\, p_{ij'} \left( [j = j'] - p_{ij} \right)
 # = p_{ij} \Big( dp_{ij} - \sum_{j'} p_{ij'}\, dp_{ij'} \Big)$$
 #
-# That sum runs over *all* keys, and a tile holds only some of them. Here comes the one idea of the
-# backward pass. Put in what $dp$ is, and take $dy_i$, which has no $j'$ in it, out of the sum:
+# That sum runs over *all* keys, and a tile holds only some of them. Lesson 11 had another way to it, which
+# was handy there; here everything depends on it. Put in what $dp$ is, and take $dy_i$, which has no $j'$ in
+# it, out of the sum:
 #
 # $$\sum_{j'} p_{ij'}\, dp_{ij'} = \sum_{j'} p_{ij'}\, (dy_i \cdot v_{j'})
 # = dy_i \cdot \sum_{j'} p_{ij'}\, v_{j'} = dy_i \cdot y_i =: \delta_i$$
@@ -208,7 +221,7 @@ del s  # nobody needs it any more
 #
 # $$\boxed{\; ds_{ij} = p_{ij}\, (dy_i \cdot v_j - \delta_i), \qquad p_{ij} = e^{s_{ij} - \ell_i} \;}$$
 #
-# needs nothing from outside the tile but two numbers for each query.
+# needs nothing from outside the tile but two numbers for each query, $\ell_i$ and $\delta_i$.
 #
 # **Queries and keys.** $s_{ij} = \tau q_i \cdot k_j$ is a product:
 #
@@ -242,7 +255,7 @@ def online_softmax(s, v):
 
 row = likeness(tokens[chosen[:1]], tokens)[0]
 y, history = online_softmax(row, tokens)
-print("one pass agrees with three:", np.allclose(y, softmax(row) @ tokens))
+print("one pass agrees with the softmax of the whole row:", np.allclose(y, softmax(row) @ tokens))
 
 # %%
 m, l = history.T
@@ -256,14 +269,16 @@ for at in rises:
     axes[1].axvline(at, color=viz.COLOURS[1], linewidth=1, linestyle=":")
 axes[1].set(xlabel="keys met", ylabel="sum", title="the running sum l; dotted: the maximum rises")
 assert (np.diff(m) >= 0).all() and (np.diff(l)[np.diff(m) == 0] >= 0).all()
-assert (np.diff(l)[rises - 1] < 0).any()  # a rise of m scales the sum down
+far = np.diff(m)[rises - 1] > 1  # the maximum rises by more than 1
+assert (np.diff(l)[rises - 1][far] < 0).all() and (np.diff(l)[rises - 1][~far] > 0).any()
 assert rises[-1] == chosen[0]
 figure
 
 # %% [markdown]
 # *Figure 3. The roof patch meets its 4240 keys. Above, the maximum so far; below, the sum relative
-# to it. Where the maximum rises, the sum is scaled down, and goes on growing from there. The last
-# rise is where the patch meets itself.*
+# to it. At each dotted line the old sum is scaled down, and the new key adds its 1. Where the maximum rises
+# far, the sum falls; where it rises a little, the factor is near 1, and the sum may grow all the same. The
+# last rise is where the patch meets itself.*
 #
 # Now attention. The plain form first, as a primitive: the output and a rule for each input. It
 # holds `p`, the whole table.
@@ -272,7 +287,7 @@ figure
 # %%
 def plain_attention(q, k, v):
     """q (L, D), k (S, D), v (S, Dv) -> y (L, Dv), and a rule for each."""
-    tau = q.dtype.type(1 / np.sqrt(q.shape[1]))
+    tau = q.dtype.type(1 / np.sqrt(q.shape[1]))  # of the queries' dtype: float32 stays float32
     p = softmax(tau * (q @ k.T))  # (L, S)
 
     def back_to_scores(dy):
@@ -321,7 +336,8 @@ def tiled_forward(q, k, v, size):
 
 
 # %% [markdown]
-# The backward pass goes over the same tiles. Compare its four middle lines with the boxed equation.
+# The backward pass goes over the same tiles. Compare its five innermost lines with the equations: $p$ and
+# $ds$ stand in the box, $dv$ above it, $dq$ and $dk$ below.
 
 
 # %%
@@ -373,7 +389,7 @@ for name, one, other, third in zip(("y", "dq", "dk", "dv"), plain, tiled, librar
 #
 # The library's file, `ops/attention.py`, has the same loops. What it adds is thrift. Two passes
 # over every tile of the backward pass do nothing but subtract, $\ell$ from the scores and $\delta$
-# from $dp$. That can be had for nothing. Give every query one more feature, $-\ell_i$, and every
+# from $dp$. That can be had for next to nothing. Give every query one more feature, $-\ell_i$, and every
 # key one more, a 1:
 #
 # $$(\tau q_i,\ -\ell_i) \cdot (k_j,\ 1) = \tau\, q_i \cdot k_j - \ell_i$$
@@ -540,15 +556,20 @@ axes[0].legend()
 
 growth = {name: peak[-1] / peak[-2] for name, peak in megabytes.items()}
 assert growth["plain"] > 3.7  # four times for twice the length
-assert growth["tiles"] < 2.1 and growth["library"] < 2.1  # twice for twice
+for name in ("tiles", "library"):
+    from_512 = np.divide(megabytes[name][2:], megabytes[name][1:-1])
+    assert (from_512 < 2.1).all()  # twice for twice
 assert megabytes["plain"][-1] > 20 * megabytes["library"][-1]
+asked_for = 4 * length * 64 * 4 / 1e6  # four arrays (4096, 64) of float32, in MB
+assert 0.4 < asked_for / megabytes["library"][-1] < 0.5
 figure
 
 # %% [markdown]
-# *Figure 6. Left, memory: for twice the length plain attention takes four times as much, tiles at
-# most twice as much. Right, time on the computer that ran this page: all three grow with the square
-# in the end, for every query still meets every key. (Our rules run the backward pass three times;
-# the library runs it once.)*
+# *Figure 6. Left, memory: for twice the length plain attention takes four times as much; tiles at
+# most twice as much, once the table is larger than a tile. Right, time on the computer that ran this page:
+# all three grow with the square in the end, for every query still meets every key. (Between the three the
+# times are no fair race: the rules of our tiles run the whole backward pass three times, those of the plain
+# form compute $ds$ twice, and the library does everything once.)*
 #
 # At length 4096 the plain form holds more than twenty times what the library does. Nearly half of
 # what the library holds is what was asked for: the output and three gradients, 1 MB each, which
@@ -561,16 +582,17 @@ figure
 # pixels, 16 960 pieces, and the pieces lie shuffled in a box. For each place of the picture we have
 # a noisy view of what belongs there. Which piece is it?
 #
-# That is attention: the noisy views are the queries, the pieces are keys and values. If the noise
-# has variance $\sigma^2$, the probability that piece $k_j$ lies behind view $q_i$ is, by Bayes'
-# rule,
+# That is attention: the noisy views are the queries, the pieces are keys and values. Let the noise be
+# normal, with variance $\sigma^2$ for each number, and before we look let each piece be as likely as any
+# other. Then the probability that piece $k_j$ lies behind view $q_i$ is, by Bayes' rule,
 #
 # $$p_{ij} \propto e^{-|q_i - k_j|^2 / 2 \sigma^2} \propto
 # e^{(q_i \cdot k_j - |k_j|^2 / 2) / \sigma^2}$$
 #
-# ($|q_i|^2$ is the same for all pieces and cancels in the softmax): attention with $\tau = 1 /
-# \sigma^2$, where $-|k_j|^2/2$ rides along in one more feature, as above. The output is the
-# expected piece.
+# where $\propto$ means: up to a factor that is the same for all $j$. (Rule: $|q - k|^2 = |q|^2 - 2\, q
+# \cdot k + |k|^2$; the factor with $|q_i|^2$ has no $j$ in it and cancels in the softmax.) So it is attention
+# with $\tau = 1 / \sigma^2$, where $-|k_j|^2/2$ rides along in one more feature of the keys, which meets a 1
+# of the queries. The output is the expected piece.
 #
 # The table would have $16\,960^2$ scores: 1.2 GB in float32. With the memory of our tiles the plain
 # form could look at a small part of the box only. So we compare: a part of the pieces, drawn at
@@ -579,7 +601,7 @@ figure
 # %%
 SIGMA = 0.1
 pieces = cut(photo, 4).reshape(-1, 48)  # (16960, 48)
-SHARES = 1 / 64, 1 / 16, 1 / 4, 1
+SHARES = {"1/64": 1 / 64, "1/16": 1 / 16, "1/4": 1 / 4, "all": 1}
 print(f"{len(pieces)} pieces, {len(pieces) ** 2 * 4 / 1e9:.1f} GB of scores")
 
 
@@ -604,14 +626,16 @@ def one_seed(seed):
     rng = np.random.default_rng(seed)
     noisy = pieces + SIGMA * rng.normal(size=pieces.shape).astype(np.float32)
     shuffled = rng.permutation(pieces)
-    return noisy, [put_together(noisy, shuffled[: int(share * len(pieces))]) for share in SHARES]
+    return noisy, [
+        put_together(noisy, shuffled[: int(share * len(pieces))]) for share in SHARES.values()
+    ]
 
 
 runs = [one_seed(seed) for seed in (0, 1, 2)]
 quality = np.array([[psnr(image) for image in images] for _, images in runs])  # (seed, share)
-print(f"noisy views      {'  '.join(f'{psnr(noisy):.1f}' for noisy, _ in runs)} dB")
-for share, column in zip(SHARES, quality.T):
-    print(f"{share:7.1%} of them {'  '.join(f'{each:.1f}' for each in column)} dB")
+print(f"noisy views        {'  '.join(f'{psnr(noisy):.1f}' for noisy, _ in runs)} dB")
+for name, column in zip(SHARES, quality.T):
+    print(f"{name:>4} of the pieces {'  '.join(f'{each:.1f}' for each in column)} dB")
 assert (np.diff(quality, axis=1) > 1).all()
 assert (quality[:, -1] > quality[:, -2] + 5).all()
 
@@ -635,15 +659,17 @@ viz.show_images(np.clip(pictures, 0, 1), titles, columns=2)
 
 # %%
 viz.plot_arms(
-    {f"{share:.0%}": list(column) for share, column in zip(SHARES, quality.T)},
+    {f"{name} of the pieces": list(column) for name, column in zip(SHARES, quality.T)},
     label="quality, dB",
 )
 
 # %% [markdown]
-# *Figure 8. A dot is one seed. Four times as many pieces bring one or two decibels, until the box
-# is whole: then the right piece is among them, for every place at once, and the quality jumps.*
+# *Figure 8. A dot is one seed; the noisy views have 20 dB. Four times as many pieces bring one or two
+# decibels, until the box is whole: then the right piece is among them, for every place at once, and the
+# quality jumps.*
 #
-# A part of the table, however chosen, does not hold the one entry that matters. This is why exact
+# A part drawn blindly lacks, for most places, the one piece that matters. (A clever choice need not: but to
+# choose well one must know where to look, and that is what the scores are computed for.) This is why exact
 # attention is worth its price here; and the price is time, no longer memory:
 
 # %%
@@ -675,12 +701,14 @@ assert peak < 30
 # %%
 row = rng.normal(size=40)
 values = rng.normal(size=(40, 3))
-before, _ = online_softmax(row, values)
-after, _ = online_softmax(row + 1000, values)
+before, (*_, (m, l)) = online_softmax(row, values)
+after, (*_, (m_after, l_after)) = online_softmax(row + 1000, values)
+rise = m_after + np.log(l_after) - (m + np.log(l))
 with np.errstate(over="ignore", invalid="ignore"):
     e = np.exp(row + 1000)
     naive = e @ values / e.sum()
-print("output unchanged:", np.allclose(before, after), " without a maximum:", naive)
+print("output unchanged:", np.allclose(before, after))
+print(f"the logarithm of the sum grows by {rise:.0f}; without a maximum: {naive}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -745,14 +773,16 @@ print(
 #
 # - A softmax can be had in one pass: keep a maximum, a sum and an output, and scale the last two when
 #   the first rises.
-# - For the backward pass one number a query is enough, $\ell = m + \log l$; the weights are computed again.
+# - For the backward pass keep the output and one number a query, $\ell = m + \log l$; the weights are
+#   computed again.
 # - The sum in the softmax's rule is $dy \cdot y$: the output has done it already.
 # - Seven products instead of six, and memory that grows with the length. It is exact.
 
 # %% [markdown]
 # ## Sources
 #
-# - M. Milakov, N. Gimelshein, *Online normalizer calculation for softmax*, 2018: algorithm 3.
+# - M. Milakov, N. Gimelshein, *Online normalizer calculation for softmax*, 2018: algorithm 3
+#   (the maximum and the sum; that the sum of the values can run along, is in those that follow).
 # - M. Rabe, C. Staats, *Self-attention Does Not Need O(n²) Memory*, 2021.
 # - T. Dao, D. Fu, S. Ermon, A. Rudra, C. Ré, *FlashAttention: Fast and Memory-Efficient Exact
 #   Attention with IO-Awareness*, NeurIPS 2022: algorithms 1 and 4.

@@ -126,7 +126,8 @@ check("20.score_gradient", score_gradient)
 #
 # Attention in primitive form, `return y, (vjp_q, vjp_k, vjp_v)`, with keys in blocks of `size` both
 # forward and backward. Your `forward` and `score_gradient` may be used. No array of L x S numbers
-# should be made.
+# should be made. (The check compares outputs and gradients, and a whole table gives the same: that
+# there is none is for you to see to.)
 
 
 # %% exercise="tiled_attention"
