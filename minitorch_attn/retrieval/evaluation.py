@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..ops.arguments import integer
+
 
 def average_precision(
     ranking: Sequence[int],
@@ -47,7 +49,7 @@ def average_precision(
     ------
     ValueError
         If there are no positives, an image is both positive and junk, the ranking repeats an
-        image, or the interpolation is unknown.
+        image, images are named by anything but integers, or the interpolation is unknown.
 
     References
     ----------
@@ -55,31 +57,17 @@ def average_precision(
     Spatial Matching" (CVPR 2007), section 3.1; Radenović et al., "Revisiting Oxford and Paris"
     (CVPR 2018).
     """
-    wanted, ignored = set(map(int, positives)), set(map(int, junk))
-    order = np.asarray(ranking, dtype=np.int64)
-    if not wanted:
-        raise ValueError(
-            "average_precision: there are no positives, so nothing can be found: leave the query "
-            "out of the mean"
-        )
-    if wanted & ignored:
-        raise ValueError(
-            f"average_precision: {sorted(wanted & ignored)} are both positive and junk"
-        )
-    if len(np.unique(order)) < len(order):
-        raise ValueError("average_precision: the ranking names an image more than once")
     if interpolation not in ("trapezoid", "step"):
         raise ValueError(
             f"average_precision: interpolation must be trapezoid or step, not {interpolation!r}"
         )
-    order = order[~np.isin(order, list(ignored))]
-    r = np.flatnonzero(np.isin(order, list(wanted)))
+    r, count = _places("average_precision", ranking, positives, junk)
     j = np.arange(1, len(r) + 1)
     at_it = j / (r + 1)
     if interpolation == "step":
-        return float(at_it.sum() / len(wanted))
+        return float(at_it.sum() / count)
     before_it = np.where(r == 0, 1, (j - 1) / np.maximum(r, 1))
-    return float((before_it + at_it).sum() / 2 / len(wanted))
+    return float((before_it + at_it).sum() / 2 / count)
 
 
 def mean_average_precision(
@@ -109,17 +97,17 @@ def mean_average_precision(
     ValueError
         If the numbers of queries differ, and as `average_precision`.
     """
-    positives = [list(p) for p in positives]
-    junk = [()] * len(positives) if junk is None else list(junk)
-    if not len(rankings) == len(positives) == len(junk):
+    wanted = [_images("mean_average_precision", "positives", p) for p in positives]
+    junk = [()] * len(wanted) if junk is None else list(junk)
+    if not len(rankings) == len(wanted) == len(junk):
         raise ValueError(
             "mean_average_precision: needs rankings, positives and junk for the same queries, got "
-            f"{len(rankings)}, {len(positives)} and {len(junk)}"
+            f"{len(rankings)}, {len(wanted)} and {len(junk)}"
         )
     found = [
         average_precision(ranking, p, j, interpolation)
-        for ranking, p, j in zip(rankings, positives, junk)
-        if p
+        for ranking, p, j in zip(rankings, wanted, junk)
+        if len(p)
     ]
     return float(np.mean(found)) if found else float("nan")
 
@@ -129,30 +117,70 @@ def precision_at_k(
 ) -> float:
     r"""Share of positives among the first places, for one query.
 
-    .. math:: P@k = \frac{1}{k'} \#\{\text{positives among the first } k'\}, \qquad k' = \min(k, P)
+    .. math::
+
+        P@k = \frac{1}{k'} \#\{\text{positives among the first } k'\}, \qquad
+        k' = \min(k,\ \text{places up to the last positive})
+
+    as in the evaluation of the revisited Oxford and Paris: a query with fewer than k positives can
+    reach 1. A positive that is not in the ranking counts as never found, so that k' = k.
 
     Parameters
     ----------
     ranking, positives, junk
         As `average_precision`.
     k : int
-        At most so many places are looked at; no more than there are positives, so that 1 can be
-        reached.
+        At most so many places are looked at.
 
     Returns
     -------
     float
+        From 0 to 1.
 
     Raises
     ------
     ValueError
-        If there are no positives, or k is less than 1.
+        If k is not an integer of at least 1, and as `average_precision`.
+
+    References
+    ----------
+    Radenović et al., "Revisiting Oxford and Paris" (CVPR 2018), and its evaluation program.
     """
-    wanted, ignored = set(map(int, positives)), set(map(int, junk))
-    if not wanted or k < 1:
+    k = integer("precision_at_k", "k", k, least=1)
+    r, count = _places("precision_at_k", ranking, positives, junk)
+    looked_at = min(k, int(r[-1]) + 1) if len(r) == count else k
+    return int((r < looked_at).sum()) / looked_at
+
+
+def _places(
+    name: str, ranking: Iterable[int], positives: Iterable[int], junk: Iterable[int]
+) -> tuple[np.ndarray, int]:
+    """Where the positives stand once the junk is gone, from 0; and how many positives there are."""
+    order = _images(name, "ranking", ranking)
+    wanted = np.unique(_images(name, "positives", positives))
+    ignored = _images(name, "junk", junk)
+    if not len(wanted):
         raise ValueError(
-            f"precision_at_k: needs a positive and k >= 1, got {len(wanted)} positives and k = {k}"
+            f"{name}: there are no positives, so nothing can be found: leave the query out of the "
+            "mean"
         )
-    places = min(k, len(wanted))
-    seen = [image for image in map(int, ranking) if image not in ignored][:places]
-    return sum(image in wanted for image in seen) / places
+    both = np.intersect1d(wanted, ignored)
+    if len(both):
+        raise ValueError(f"{name}: {both.tolist()} are both positive and junk")
+    if len(np.unique(order)) < len(order):
+        raise ValueError(f"{name}: the ranking names an image more than once")
+    order = order[~np.isin(order, ignored)]
+    return np.flatnonzero(np.isin(order, wanted)), len(wanted)
+
+
+def _images(name: str, what: str, images: Iterable[int]) -> np.ndarray:
+    """Images' numbers (images,), of anything that gives integers."""
+    array = np.asarray(list(images) if isinstance(images, Iterable) else images)
+    if array.ndim == 1 and not array.size:
+        return array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name}: {what} must be images' numbers, a sequence of integers, not {array.dtype} "
+            f"of shape {array.shape}: np.flatnonzero(mask) gives those of a mask"
+        )
+    return array.astype(np.int64)

@@ -58,10 +58,42 @@ def test_the_mean_leaves_out_queries_without_positives():
     assert np.isnan(mean_average_precision([[0]], [[]]))
 
 
-def test_precision_looks_no_further_than_there_are_positives():
-    assert precision_at_k([5, 1, 2, 3], [5, 2], k=10) == 0.5
+def test_precision_looks_no_further_than_the_last_positive():
+    assert precision_at_k([5, 1, 2, 3], [5, 2], k=10) == pytest.approx(2 / 3)
+    assert precision_at_k([5, 2, 1, 3], [5, 2], k=10) == 1
     assert precision_at_k([5, 1, 2, 3], [5, 2], k=1) == 1
+    assert precision_at_k([5, 1, 2, 3], [5, 2], k=2) == 0.5
     assert precision_at_k([5, 1, 2, 3], [5, 2], k=2, junk=[1]) == 1
+
+
+def test_a_positive_that_never_comes_lowers_the_precision():
+    assert precision_at_k([5, 1], [5, 2], k=4) == 0.25
+    assert precision_at_k([], [5], k=1) == 0
+
+
+@pytest.mark.parametrize("kind", [list, set, np.array, np.uint64, iter])
+def test_images_are_named_by_anything_that_gives_integers(kind):
+    assert average_precision([3, 1, 0], kind([1, 3]), kind([0])) == 1
+
+
+@pytest.mark.parametrize(
+    "measure", [average_precision, lambda *a: precision_at_k(*a[:2], 1, *a[2:])]
+)
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (([3, 1], np.array([False, True])), "positives must be .* not bool .* np.flatnonzero"),
+        (([3, 1], [1], np.array([False, True])), "junk must be .* not bool"),
+        (([3.7, 1.2], [1]), "ranking must be .* not float64"),
+        (([[3, 1], [0, 2]], [1]), r"ranking must be .* of shape \(2, 2\)"),
+        (([3, 1], 1), r"positives must be .* of shape \(\)"),
+        (([1, 1], [1]), "more than once"),
+        (([1], [1], [1]), "both positive and junk"),
+    ],
+)
+def test_what_names_no_images_is_refused(measure, images, says):
+    with pytest.raises(ValueError, match=says):
+        measure(*images)
 
 
 @pytest.mark.parametrize(
@@ -81,5 +113,6 @@ def test_what_cannot_be_evaluated_is_refused(settings, says):
 def test_numbers_of_queries_must_agree():
     with pytest.raises(ValueError, match="the same queries, got 1, 2 and 2"):
         mean_average_precision([[0]], [[0], [1]])
-    with pytest.raises(ValueError, match="needs a positive and k >= 1"):
-        precision_at_k([0], [0], k=0)
+    for k in (0, 1.5):
+        with pytest.raises(ValueError, match=f"k must be an integer of at least 1, not {k}"):
+            precision_at_k([0], [0], k=k)
