@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..engine import ShapeError
-from .normalization import l2_normalized
+from ..engine import ShapeError, as_tensor
+from ..ops.arguments import integer
+from .normalization import check_finite, l2_normalized
 
 
 class Index:
@@ -16,44 +19,66 @@ class Index:
 
     Parameters
     ----------
+    descriptors : (G, D) array_like
+        Of the gallery; they are divided by their lengths. One of zeros has the cosine 0 with all.
+
+    Attributes
+    ----------
     descriptors : (G, D) array
-        Of the gallery; they are divided by their lengths.
+        Of length 1.
+
+    Raises
+    ------
+    ShapeError
+        If the descriptors, or the queries of a search, have another shape; or there are none.
+    ValueError
+        If some of them are nan or infinite.
     """
 
-    def __init__(self, descriptors: np.ndarray):
-        descriptors = np.asarray(descriptors)
-        if descriptors.ndim != 2:
-            raise ShapeError(f"Index: needs descriptors (G, D), not {descriptors.shape}")
+    def __init__(self, descriptors: Any):
+        descriptors = as_tensor(descriptors).numpy()
+        if descriptors.ndim != 2 or 0 in descriptors.shape:
+            raise ShapeError(
+                f"Index: needs descriptors (G, D), one at least, not {descriptors.shape}"
+            )
+        check_finite("Index", descriptors)
         self.descriptors = l2_normalized(descriptors)
 
     def __len__(self) -> int:
         return len(self.descriptors)
 
-    def similarities(self, queries: np.ndarray) -> np.ndarray:
+    def similarities(self, queries: Any) -> np.ndarray:
         """Cosines (Q, G) of queries (Q, D) with the gallery."""
-        queries = np.asarray(queries)
+        queries = as_tensor(queries).numpy()
         if queries.ndim != 2 or queries.shape[1] != self.descriptors.shape[1]:
             raise ShapeError(
                 f"Index: needs queries (Q, {self.descriptors.shape[1]}), as long as the gallery's "
                 f"descriptors, not {queries.shape}"
             )
+        check_finite("Index: queries", queries)
         return l2_normalized(queries) @ self.descriptors.T
 
-    def search(self, queries: np.ndarray, k: int | None = None) -> np.ndarray:
+    def search(self, queries: Any, k: int | None = None) -> np.ndarray:
         """Numbers (Q, k) of the k most similar images of each query, the best first.
 
         Of equally similar images the one with the lower number comes first, on every machine.
 
         Parameters
         ----------
-        queries : (Q, D) array
+        queries : (Q, D) array_like
         k : int, optional
-            All, if left out.
+            All, if left out, or if the gallery holds no more.
+
+        Raises
+        ------
+        ValueError
+            If k is not an integer of at least 1.
         """
+        k = len(self) if k is None else integer("Index.search", "k", k, least=1)
         return np.argsort(-self.similarities(queries), axis=1, kind="stable")[:, :k]
 
 
-def expand_queries(index: Index, queries: np.ndarray, k: int = 5, alpha: float = 0.0) -> np.ndarray:
+def expand_queries(index: Index, queries: Any, k: int = 5, alpha: float = 0.0) -> np.ndarray:
     r"""Query expansion: ask again with the mean of a query and the first answers.
 
     .. math:: q' = \frac{\hat q + \sum_{g \in \text{first } k} s_{qg}^\alpha\, \hat g}{|\cdot|_2}
@@ -66,7 +91,7 @@ def expand_queries(index: Index, queries: np.ndarray, k: int = 5, alpha: float =
     ----------
     index : Index
         The gallery.
-    queries : (Q, D) array
+    queries : (Q, D) array_like
     k : int
         Answers to add.
     alpha : float
@@ -80,24 +105,24 @@ def expand_queries(index: Index, queries: np.ndarray, k: int = 5, alpha: float =
     Raises
     ------
     ValueError
-        If k is not between 1 and the size of the gallery, or alpha is negative.
+        If k is not between 1 and the size of the gallery, or alpha is negative or nan.
 
     References
     ----------
     Chum et al., "Total Recall: Automatic Query Expansion with a Generative Feature Model for Object
     Retrieval" (ICCV 2007); Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No
-    Human Annotation" (TPAMI 2019), section 3.5, for alpha.
+    Human Annotation" (TPAMI 2019), for alpha.
     """
+    k = integer("expand_queries", "k", k)
     if not 1 <= k <= len(index):
         raise ValueError(
             f"expand_queries: k must be between 1 and the {len(index)} images of the gallery, "
             f"not {k}"
         )
-    if alpha < 0:
+    if not alpha >= 0:
         raise ValueError(f"expand_queries: alpha must not be negative, not {alpha}")
-    similar = index.similarities(queries)
-    first = np.argsort(-similar, axis=1, kind="stable")[:, :k]
-    weights = np.take_along_axis(similar, first, axis=1)
-    weights = np.maximum(weights, 0) ** alpha if alpha else np.ones_like(weights)
-    added = np.einsum("qk,qkd->qd", weights, index.descriptors[first])
-    return l2_normalized(l2_normalized(np.asarray(queries)) + added)
+    answers = index.descriptors[index.search(queries, k)]  # (Q, k, D)
+    queries = l2_normalized(queries)
+    cosines = np.einsum("qd,qkd->qk", queries, answers)
+    weights = np.maximum(cosines, 0) ** float(alpha)  # all 1 for alpha = 0
+    return l2_normalized(queries + np.einsum("qk,qkd->qd", weights, answers))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..engine import ShapeError
-from .normalization import l2_normalized
+from ..engine import ShapeError, as_tensor
+from ..ops.arguments import integer
+from .normalization import check_finite, l2_normalized
 
 
 class PCAWhitening:
@@ -29,6 +32,7 @@ class PCAWhitening:
     Attributes
     ----------
     mean : (D,) array
+        :math:`\mu`. It and the others are learned, and kept, as float64.
     directions : (D, components) array
         V, the widest spread first; each with its largest element positive.
     variances : (components,) array
@@ -46,13 +50,13 @@ class PCAWhitening:
     """
 
     def __init__(self, components: int | None = None, whiten: bool = True, normalize: bool = True):
-        if components is not None and components < 1:
-            raise ValueError(f"PCAWhitening: components must be at least 1, not {components}")
+        if components is not None:
+            components = integer("PCAWhitening", "components", components, least=1)
         self.components = components
         self.whiten = whiten
         self.normalize = normalize
 
-    def fit(self, x: np.ndarray) -> PCAWhitening:
+    def fit(self, x: Any) -> PCAWhitening:
         """Learn from descriptors x (M, D); returns itself.
 
         Raises
@@ -60,13 +64,15 @@ class PCAWhitening:
         ShapeError
             If x is not (M, D) with two descriptors at least.
         ValueError
-            If fewer directions vary than components are asked for.
+            If some of x are nan or infinite, or fewer directions vary than components are asked
+            for.
         """
-        x = np.asarray(x, dtype=np.float64)
-        if x.ndim != 2 or len(x) < 2:
+        x = as_tensor(x).numpy().astype(np.float64)
+        if x.ndim != 2 or len(x) < 2 or x.shape[1] == 0:
             raise ShapeError(
                 f"PCAWhitening.fit: needs descriptors (M, D), two at least, not {x.shape}"
             )
+        check_finite("PCAWhitening.fit", x)
         self.mean = x.mean(axis=0)
         _, spread, rows = np.linalg.svd(x - self.mean, full_matrices=False)
         variances = spread**2 / len(x)
@@ -82,8 +88,10 @@ class PCAWhitening:
         self.variances = variances[:kept]
         return self
 
-    def transform(self, x: np.ndarray) -> np.ndarray:
-        """Descriptors x (..., D) -> (..., components), in the dtype of x.
+    def transform(self, x: Any) -> np.ndarray:
+        """Descriptors x (..., D) -> (..., components), in the dtype of x (float64 for integers).
+
+        No gradient passes through it.
 
         Raises
         ------
@@ -94,7 +102,7 @@ class PCAWhitening:
         """
         if not hasattr(self, "mean"):
             raise RuntimeError("PCAWhitening: call fit(descriptors) first, on a separate set")
-        x = np.asarray(x)
+        x = as_tensor(x).numpy()
         if x.shape[-1:] != self.mean.shape:
             raise ShapeError(
                 f"PCAWhitening: was fitted to descriptors of {len(self.mean)} numbers, "
@@ -106,6 +114,6 @@ class PCAWhitening:
         y = l2_normalized(y) if self.normalize else y
         return y.astype(x.dtype if x.dtype.kind == "f" else np.float64)
 
-    def fit_transform(self, x: np.ndarray) -> np.ndarray:
+    def fit_transform(self, x: Any) -> np.ndarray:
         """`fit` and `transform` at once."""
         return self.fit(x).transform(x)

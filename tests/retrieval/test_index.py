@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+import minitorch_attn as mt
+import minitorch_attn.functional as F
 from minitorch_attn.engine import ShapeError
 from minitorch_attn.retrieval import Index, expand_queries, l2_normalized
 
@@ -47,13 +49,51 @@ def test_expansion_finds_what_lies_behind_the_first_answer():
     assert index.search(expand_queries(index, query, k=1), k=2).tolist() == [[0, 1]]
 
 
+def test_of_the_answers_those_like_the_query_weigh_more_and_the_unlike_nothing():
+    index = Index([[0.0, 1.0], [-1.0, 0.0]])
+    query = np.array([[0.6, 0.8]])
+    for alpha, weights in [(0, [1, 1]), (1.0, [0.8, 0]), (np.float64(2), [0.64, 0])]:
+        expected = l2_normalized(query + weights @ index.descriptors)
+        np.testing.assert_allclose(expand_queries(index, query, 2, alpha), expected)
+
+
+def test_lengths_are_those_of_the_tensors_function_for_every_dtype():
+    np.testing.assert_array_equal(l2_normalized(GALLERY), F.normalize(mt.tensor(GALLERY)).numpy())
+    for dtype in ("uint8", "int8", "float16", "float32"):
+        y = l2_normalized(np.array([[100, 100], [0, 0]], dtype))
+        np.testing.assert_allclose(y, [[0.5**0.5] * 2, [0, 0]], rtol=1e-6)
+
+
+def test_tensors_are_taken_and_small_floats_keep_their_dtype():
+    small = GALLERY.astype("float32")
+    index = Index(mt.tensor(small))
+    np.testing.assert_array_equal(index.search(mt.tensor(small), 1)[:, 0], np.arange(20))
+    assert index.similarities(small).dtype == np.float32
+    assert expand_queries(index, small, 2, np.float64(3)).dtype == np.float32
+
+
+def test_what_is_not_finite_is_refused_by_its_row():
+    broken = GALLERY.copy()
+    broken[2, 1] = np.nan
+    with pytest.raises(ValueError, match="Index: of 20 descriptors 1 hold nan .* in rows 2$"):
+        Index(broken)
+    with pytest.raises(ValueError, match="Index: queries: of 20 descriptors 1 hold nan"):
+        Index(GALLERY).search(broken)
+
+
 def test_bad_input_is_refused_by_name():
     index = Index(GALLERY)
-    with pytest.raises(ShapeError, match=r"needs descriptors \(G, D\)"):
-        Index(np.ones(3))
+    for bad in (np.ones(3), np.ones((0, 4)), np.ones((4, 0))):
+        with pytest.raises(ShapeError, match=r"needs descriptors \(G, D\), one at least"):
+            Index(bad)
     with pytest.raises(ShapeError, match=r"needs queries \(Q, 4\)"):
         index.search(np.ones((1, 3)))
     with pytest.raises(ValueError, match="k must be between 1 and the 20 images"):
         expand_queries(index, GALLERY[:1], k=21)
     with pytest.raises(ValueError, match="alpha must not be negative"):
         expand_queries(index, GALLERY[:1], alpha=-1.0)
+    with pytest.raises(ValueError, match="alpha must not be negative, not nan"):
+        expand_queries(index, GALLERY[:1], alpha=float("nan"))
+    for k in (-1, 0, 2.0):
+        with pytest.raises(ValueError, match=f"k must be an integer of at least 1, not {k}"):
+            index.search(GALLERY[:1], k)

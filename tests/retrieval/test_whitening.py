@@ -60,5 +60,21 @@ def test_bad_input_is_refused_by_name():
         PCAWhitening().fit(LEARNT).transform(normal(4, 5))
     with pytest.raises(ShapeError, match="two at least"):
         PCAWhitening().fit(LEARNT[:1])
-    with pytest.raises(ValueError, match="components must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="components must be an integer of at least 1, not 0"):
         PCAWhitening(0)
+    with pytest.raises(ValueError, match="components must be an integer of at least 1, not 2.0"):
+        PCAWhitening(2.0)
+    with pytest.raises(ShapeError, match=r"two at least, not \(4, 0\)"):
+        PCAWhitening().fit(np.ones((4, 0)))
+    broken = LEARNT.copy()
+    broken[[3, 7], 1] = np.nan, np.inf
+    with pytest.raises(ValueError, match="of 50 descriptors 2 hold nan or infinite .* rows 3, 7$"):
+        PCAWhitening().fit(broken)
+
+
+def test_it_is_learned_in_float64():
+    learned = PCAWhitening().fit(LEARNT.astype("float32"))
+    assert {learned.mean.dtype, learned.directions.dtype, learned.variances.dtype} == {
+        np.dtype("float64")
+    }
+    np.testing.assert_allclose(learned.variances, PCAWhitening().fit(LEARNT).variances, rtol=1e-5)
