@@ -62,13 +62,20 @@ def gem(x: Any, p: Any = 3.0, eps: float = 1e-6) -> Tensor:
     x : (N, C, H, W)
         Not negative: what is below eps counts as eps, and has no gradient.
     p : float or Tensor
-        Has a gradient if it is a Tensor that requires one.
+        One positive number, for all channels. Has a gradient if it is a Tensor that requires one.
     eps : float
-        The least value.
+        The least value, positive.
 
     Returns
     -------
     (N, C)
+
+    Raises
+    ------
+    ShapeError
+        If x is not (N, C, H, W), or p more than one number.
+    ValueError
+        If p or eps is not positive.
 
     Notes
     -----
@@ -78,9 +85,14 @@ def gem(x: Any, p: Any = 3.0, eps: float = 1e-6) -> Tensor:
     References
     ----------
     Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation" (TPAMI
-    2019), section 3.1, equation 3.
+    2019), equation 3.
     """
-    x = _maps("gem", x).clamp(min=eps)
+    x, power = _maps("gem", x), operand(p)
+    if power.numel() != 1:
+        raise ShapeError(f"gem: needs one power p for all channels, got {power.shape}")
+    if not power.item() > 0 or not eps > 0:
+        raise ValueError(f"gem: p and eps must be positive, not {power.item():g} and {eps:g}")
+    x = x.clamp(min=eps)
     largest = x.detach().amax(dim=(2, 3), keepdim=True)
     mean = ((x / largest) ** p).mean(dim=(2, 3))
     return largest.reshape(*mean.shape) * mean ** (1 / p)
@@ -104,26 +116,29 @@ class GeM(nn.Module):
 
     def __init__(self, p: float = 3.0, eps: float = 1e-6):
         super().__init__()
-        self.p = nn.Parameter([p])
+        self.p = nn.Parameter([float(p)])
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool x (N, C, H, W) to (N, C)."""
         return gem(x, self.p, self.eps)
 
+    def extra_repr(self) -> str:
+        return f"p={self.p.item():g}, eps={self.eps:g}"
+
 
 def rmac(
     x: Any,
     levels: int = 3,
-    whiten: Callable[[Tensor], Tensor] | None = None,
+    whiten: Callable[[Tensor], Any] | None = None,
     whole: bool = False,
 ) -> Tensor:
     r"""Regional maximum activations: the sum of many regions' `mac`, each of length 1.
 
     .. math:: y = \sum_r \widehat{W \widehat{\mathrm{mac}(x_r)}}
 
-    over the regions r of `region_grid`; a hat divides by the length. W is the whitening, or
-    nothing.
+    over the regions r of `region_grid`; a hat divides by the length (see `functional.normalize`:
+    a region of zeros stays zero, but its gradient is huge). W is the whitening, or nothing.
 
     Parameters
     ----------
@@ -131,7 +146,8 @@ def rmac(
     levels : int
         Sizes of regions.
     whiten : callable, optional
-        (N, R, C) -> (N, R, D), put between two divisions by the length.
+        (N, R, C) -> (N, R, D), put between two divisions by the length: `PCAWhitening.transform`,
+        through which no gradient passes, or a layer.
     whole : bool
         Whether the whole map is one more region, as in the released code.
 
@@ -171,7 +187,7 @@ def region_vectors(
         pool(x[:, :, top : top + size, left : left + size])
         for top, left, size in region_grid(x.shape[2], x.shape[3], levels)
     ]
-    return F.stack(vectors + [pool(x)] * whole, dim=1)
+    return F.stack([*vectors, pool(x)] if whole else vectors, dim=1)
 
 
 def _maps(name: str, x: Any) -> Tensor:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..ops.arguments import integer
+
 WANTED_OVERLAP = 0.4  # of neighbouring regions of the largest size
 
 
@@ -23,7 +25,8 @@ def region_grid(height: int, width: int, levels: int = 3) -> list[Region]:
     At level l = 1 ... levels the squares have the side
     :math:`\lfloor 2 \min(H, W) / (l + 1) \rfloor`; there are l of them along the shorter side and
     l + m along the longer, from edge to edge with places rounded down. m is chosen so that
-    neighbours at level 1 overlap by as near to 40 % as can be; for a square map m = 0.
+    neighbours at level 1 overlap by as near to 40 % as can be, from 1 to 6; for a square map m = 0.
+    (A map more than 7 times as long as wide has gaps between them.)
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ def region_grid(height: int, width: int, levels: int = 3) -> list[Region]:
     Raises
     ------
     ValueError
-        If a size is less than 1.
+        If a size is not an integer of at least 1.
 
     Notes
     -----
@@ -53,11 +56,9 @@ def region_grid(height: int, width: int, levels: int = 3) -> list[Region]:
     Tolias, Sicre and Jégou, "Particular Object Retrieval with Integral Max-Pooling of CNN
     Activations" (ICLR 2016), section 3.2.
     """
-    if min(height, width, levels) < 1:
-        raise ValueError(
-            "region_grid: height, width and levels must be at least 1, not "
-            f"{height}, {width} and {levels}"
-        )
+    height = integer("region_grid", "height", height, least=1)
+    width = integer("region_grid", "width", width, least=1)
+    levels = integer("region_grid", "levels", levels, least=1)
     shorter = min(height, width)
     more = _more_along_the_longer_side(shorter, max(height, width))
     regions = []

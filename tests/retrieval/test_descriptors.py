@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 import minitorch_attn as mt
-from minitorch_attn.retrieval import GeM, gem, l2_normalized, mac, region_vectors, rmac, spoc
+from minitorch_attn.retrieval import (
+    GeM,
+    PCAWhitening,
+    gem,
+    l2_normalized,
+    mac,
+    region_vectors,
+    rmac,
+    spoc,
+)
 
 from ..nn.parity import compare_modules, normal
 
@@ -63,11 +72,11 @@ def test_what_is_below_eps_counts_as_eps():
 
 
 def test_rmac_is_the_sum_of_normalised_maxima_of_regions():
-    regions = [(0, 0, 2), (0, 1, 2), (0, 0, 2), (0, 1, 2)]
-    x = MAPS[:, :, :2, :3]  # of 2 x 3 places: two regions of 2 x 2, then those of 1 x 1
+    regions = [(0, 0, 2), (0, 1, 2)]
+    x = MAPS[:, :, :2, :3]  # of 2 x 3 places: at level 1 two regions of 2 x 2
     vectors = region_vectors(x, levels=1).numpy()
     assert vectors.shape == (2, 2, 3)
-    for k, (top, left, size) in enumerate(regions[:2]):
+    for k, (top, left, size) in enumerate(regions):
         cut = x[:, :, top : top + size, left : left + size]
         np.testing.assert_array_equal(vectors[:, k], cut.max(axis=(2, 3)))
     expected = l2_normalized(vectors).sum(axis=1)
@@ -90,6 +99,30 @@ def test_whitening_stands_between_two_normalisations():
     y = rmac(MAPS, whiten=whiten).numpy()
     np.testing.assert_allclose(np.linalg.norm(seen[0], axis=2), 1)
     np.testing.assert_allclose(y, l2_normalized(seen[0] * [1, 2, 3]).sum(axis=1))
+
+
+def test_regions_are_whitened_by_what_was_learned():
+    whitening = PCAWhitening(2).fit(normal(20, 3))
+    expected = whitening.transform(l2_normalized(region_vectors(MAPS).numpy())).sum(axis=1)
+    np.testing.assert_allclose(rmac(MAPS, whiten=whitening.transform).numpy(), expected)
+
+
+def test_a_power_may_be_an_integer_and_is_shown():
+    np.testing.assert_allclose(gem(MAPS, 3).numpy(), gem(MAPS, 3.0).numpy())
+    for dtype in ("float16", "float32", "float64"):
+        assert gem(MAPS.astype(dtype), 2.7).numpy().dtype == dtype
+    assert str(GeM(2)).startswith("GeM(p=2, eps=1e-06)")
+
+
+@pytest.mark.parametrize("settings", [(0,), (-1.0,), (float("nan"),), (3.0, 0.0), (3.0, -1.0)])
+def test_powers_and_least_values_that_are_not_positive_are_refused(settings):
+    with pytest.raises(ValueError, match="gem: p and eps must be positive, not"):
+        gem(MAPS, *settings)
+
+
+def test_a_power_for_each_channel_is_refused():
+    with pytest.raises(mt.ShapeError, match=r"gem: needs one power p for all channels, got \(8,\)"):
+        gem(MAPS, np.full(8, 3.0))
 
 
 def test_what_is_no_feature_map_is_refused_by_name():

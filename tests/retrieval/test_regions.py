@@ -59,7 +59,14 @@ def test_levels_too_fine_for_the_map_are_left_out():
     assert {r.size for r in region_grid(2, 2, levels=9)} == {2, 1}
 
 
-@pytest.mark.parametrize("settings", [(0, 4), (4, 0), (4, 4, 0)])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_sizes_may_be_numpys_integers(kind):
+    regions = region_grid(kind(200), kind(220))
+    assert regions == region_grid(200, 220)
+    assert all(type(n) is int for r in regions for n in r)
+
+
+@pytest.mark.parametrize("settings", [(0, 4), (4, 0), (4, 4, 0), (7.5, 4), (4, 4, 2.0)])
 def test_nothing_to_divide_is_refused(settings):
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="region_grid: .* must be an integer of at least 1"):
         region_grid(*settings)
