@@ -463,7 +463,10 @@ def mean_of_the_tiles(q, k, v, size):
     return y, _attend(q, k, v)[1]
 
 
-@forward.mutant("Only the last tile is left: m, l and a must outlive the tile, so start them once.")
+@forward.mutant(
+    "Only the last tile is left: start m, l and a once, before the loop, and let each turn end "
+    "with `m = largest`, or the next takes the factor exp(-inf - largest) = 0."
+)
 def started_anew_at_every_tile(q, k, v, size):
     last = slice((len(k) - 1) // size * size, None)
     return _attend(q, k[last], v[last])[:2]
@@ -769,3 +772,12 @@ def rules_of_a_loop(q, k, v, *, size):
 def keys_without_the_scale(q, k, v, *, size):
     y, (vjp_q, vjp_k, vjp_v) = _tiled(q, k, v, size)
     return y, (vjp_q, lambda dy: np.sqrt(q.shape[1]) * vjp_k(dy), vjp_v)
+
+
+@tiled_attention.mutant(
+    "A rule finds what the rule before it has added: make dq, dk and dv anew, of zeros, inside the "
+    "inner function."
+)
+def sums_kept_between_the_rules(q, k, v, *, size):
+    y, rules_of = _tiled(q, k, v, size)
+    return y, tuple(lambda dy, n=n, rule=rule: n * rule(dy) for n, rule in enumerate(rules_of, 1))
