@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
@@ -19,6 +21,16 @@ class SpatialWeights(nn.Module):
     b : float
         The root that flattens the weights: none for 1.
 
+    Raises
+    ------
+    ValueError
+        If a power is not positive and finite; in a forward pass, if a feature is negative.
+
+    Notes
+    -----
+    A place where no channel is active has the weight 0, and its weight no gradient: the root's
+    slope is infinite there, but there is nothing to weigh.
+
     References
     ----------
     Kalantidis, Mellina and Osindero (2016), section 4.1.
@@ -26,18 +38,24 @@ class SpatialWeights(nn.Module):
 
     def __init__(self, a: float = 2.0, b: float = 2.0):
         super().__init__()
-        if a <= 0 or b <= 0:
-            raise ValueError(f"CroW: the powers a and b must be positive, not {a} and {b}")
+        if not (0 < a < math.inf and 0 < b < math.inf):
+            raise ValueError(
+                f"CroW: the powers a and b must be positive and finite, not {a} and {b}"
+            )
         self.a = a
         self.b = b
 
     def forward(self, x: Tensor) -> Tensor:
         """Weights (N, H, W) of features x (N, C, H, W), none of them negative."""
         x = as_images(self, x)
-        s = x.sum(dim=1)
-        norm = (s**self.a).sum(dim=(1, 2), keepdim=True) ** (1 / self.a)
-        s = s / F.where(norm == 0, 1.0, norm)  # a map of zeros keeps its weights at 0
-        return s if self.b == 1 else s ** (1 / self.b)
+        if (x < 0).any():
+            raise ValueError(
+                "CroW: weighs features that are not negative, such as those behind a ReLU, got "
+                f"some down to {x.amin().item():g}"
+            )
+        s = F.normalize(x.sum(dim=1), p=self.a, dim=(1, 2))
+        active = s > 0
+        return F.where(active, F.where(active, s, 1.0) ** (1 / self.b), 0.0)
 
     def extra_repr(self) -> str:
         return f"a={self.a:g}, b={self.b:g}"
@@ -59,6 +77,11 @@ class ChannelWeights(nn.Module):
         :math:`\epsilon > 0`, as in the paper, the largest of all, which changes nothing as there is
         nothing to weigh.
 
+    Raises
+    ------
+    ValueError
+        If eps is negative or infinite.
+
     References
     ----------
     Kalantidis, Mellina and Osindero (2016), section 4.2.
@@ -66,8 +89,8 @@ class ChannelWeights(nn.Module):
 
     def __init__(self, eps: float = 0.0):
         super().__init__()
-        if eps < 0:
-            raise ValueError(f"CroW: eps must not be negative, not {eps}")
+        if not 0 <= eps < math.inf:
+            raise ValueError(f"CroW: eps must be finite and not negative, not {eps}")
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,6 +126,11 @@ class CroW(nn.Module):
     ----------
     spatial, channel : Module or None
         Forward hooks on them see s, (N, H, W), and t, (N, C).
+
+    Raises
+    ------
+    ValueError
+        As `SpatialWeights` and `ChannelWeights`.
 
     References
     ----------

@@ -25,7 +25,7 @@ def paper_module(torch, a, b, eps):
 @pytest.mark.parametrize(("a", "b", "eps"), [(2, 2, 0.0), (1, 1, 0.01), (3, 2, 0.1)])
 def test_outputs_and_gradients_are_those_of_the_paper(a, b, eps):
     torch = pytest.importorskip("torch")
-    maps = MAPS + 1e-3 * (MAPS.sum(axis=1, keepdims=True) == 0)  # the root's slope at 0 is infinite
+    maps = MAPS + 1e-3 * (MAPS.sum(axis=1, keepdims=True) == 0)  # there the formula's slope is nan
     compare_modules(CroW(a, b, eps), paper_module(torch, a, b, eps), maps)
 
 
@@ -62,10 +62,40 @@ def test_channels_and_maps_of_zeros_stay_finite():
         assert np.isfinite(y).all() and (y[:, 1] == 0).all() and (y[2] == 0).all()
 
 
+@pytest.mark.parametrize("b", [1.0, 2.0, 3.0])
+def test_gradients_stay_finite_where_no_channel_is_active(b):
+    x = np.abs(normal(2, 3, 2, 2)) + 0.1
+    x[0, :, 0, 1] = 0  # a place
+    x[1] = 0  # an image
+    inputs = mt.tensor(x, requires_grad=True)
+    CroW(b=b)(inputs).sum().backward()
+    grad = inputs.grad.numpy()
+    assert np.isfinite(grad).all() and (grad[0, :, 0, 1] == 0).all() and (grad[1] == 0).all()
+    few = 1e-9 * (x == 0)  # all but inactive: what the gradient tends to
+    near = mt.tensor(x + few, requires_grad=True)
+    CroW(b=b, channel=False)(near).sum().backward()
+    inputs = mt.tensor(x, requires_grad=True)
+    CroW(b=b, channel=False)(inputs).sum().backward()
+    np.testing.assert_allclose(inputs.grad.numpy()[0], near.grad.numpy()[0], atol=1e-2)
+
+
+def test_negative_features_are_refused_where_places_are_weighed():
+    x = mt.tensor(MAPS - 0.5)
+    with pytest.raises(
+        ValueError, match="features that are not negative, .* got some down to -0.5"
+    ):
+        CroW()(x)
+    np.testing.assert_allclose(
+        CroW(spatial=False, channel=False)(x).numpy(), (MAPS - 0.5).sum((2, 3))
+    )
+
+
 def test_bad_settings_and_shapes_are_refused_by_name():
-    with pytest.raises(ValueError, match="a and b must be positive, not 0 and 2"):
-        CroW(a=0)
-    with pytest.raises(ValueError, match="eps must not be negative"):
-        CroW(eps=-1.0)
+    for a in (0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"a and b must be positive and finite, not {a} and 2"):
+            CroW(a=a)
+    for eps in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"eps must be finite and not negative, not {eps}"):
+            CroW(eps=eps)
     with pytest.raises(mt.ShapeError, match=r"CroW: needs an input \(N, C, H, W\), got"):
         CroW()(mt.ones(3, 4, 4))
