@@ -3,6 +3,7 @@ from __future__ import annotations
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
+from ..ops.arguments import integer
 from .arguments import as_images
 
 
@@ -34,6 +35,11 @@ class DELFAttention(nn.Module):
         Its parts, 1x1 convolutions and softplus. A forward hook on `score` sees
         :math:`\alpha`, (N, 1, H, W).
 
+    Raises
+    ------
+    ValueError
+        If a size is not an integer of at least 1.
+
     Notes
     -----
     The authors' program has a batch normalisation behind `conv1` and takes the mean over places;
@@ -47,12 +53,8 @@ class DELFAttention(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 512, normalize: bool = True):
         super().__init__()
-        if channels < 1 or hidden < 1:
-            raise ValueError(
-                "DELFAttention: channels and hidden must be at least 1, not "
-                f"{channels} and {hidden}"
-            )
-        self.channels = channels
+        self.channels = channels = integer("DELFAttention", "channels", channels, least=1)
+        hidden = integer("DELFAttention", "hidden", hidden, least=1)
         self.normalize = normalize
         self.conv1 = nn.Conv2d(channels, hidden, 1)
         self.conv2 = nn.Conv2d(hidden, 1, 1)

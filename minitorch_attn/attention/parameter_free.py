@@ -27,9 +27,10 @@ class ParameterFreeSpatialAttention(nn.Module):
         "sum", as in the paper; or "mean", as in the authors' program. A sum grows with the
         channels: with many of them the softmax leaves one place and nothing else.
     norm : str
-        "softmax", as in the paper; "l1", as in the program: :math:`M = s / \sum s`; or "l2":
+        "softmax", as in the paper; "l1", as in the program: :math:`M = s / |s|_1`; or "l2":
         :math:`M = s / |s|_2`, CroW's weights without a root. The last two are for features that are
-        not negative; a map of zeros is left as it is.
+        not negative (the program divides by :math:`\sum s`, which is the same for them); a map of
+        zeros is left as it is.
 
     Attributes
     ----------

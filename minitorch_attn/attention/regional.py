@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from .. import functional as F
 from .. import nn
-from ..engine import ShapeError, Tensor
+from ..engine import ShapeError, Tensor, as_tensor
+from ..ops.arguments import integer
 from .arguments import check_choice
 
 ACTIVATIONS = {"softplus": nn.Softplus, "tanh": nn.Tanh}
@@ -18,7 +19,8 @@ class RegionalAttention(nn.Module):
 
     The weights are positive and not normalised over the regions: every region is judged by itself,
     in the light of the whole. The image's descriptor is then :math:`\frac{1}{R} \sum_r w_r m_r` of
-    the regions' maxima m (`retrieval.region_vectors`).
+    the regions' maxima m (`retrieval.region_vectors`), which for a search are whitened and have
+    length 1.
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ class RegionalAttention(nn.Module):
         Rows of W_r.
     activation : str
         :math:`\varphi`: "softplus", which the authors' training program has, or "tanh", which
-        their test program has with the same weights; the paper says nothing.
+        their test program has with the same weights.
 
     Attributes
     ----------
@@ -38,7 +40,9 @@ class RegionalAttention(nn.Module):
     Raises
     ------
     ValueError
-        If the activation is unknown.
+        If a size is not an integer of at least 1, or the activation is unknown.
+    ShapeError
+        In a forward pass, if the vectors have other shapes.
 
     References
     ----------
@@ -48,12 +52,8 @@ class RegionalAttention(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 64, activation: str = "softplus"):
         super().__init__()
-        if channels < 1 or hidden < 1:
-            raise ValueError(
-                "RegionalAttention: channels and hidden must be at least 1, not "
-                f"{channels} and {hidden}"
-            )
-        self.channels = channels
+        self.channels = channels = integer("RegionalAttention", "channels", channels, least=1)
+        hidden = integer("RegionalAttention", "hidden", hidden, least=1)
         self.fc1 = nn.Linear(2 * channels, hidden)
         self.activation = ACTIVATIONS[check_choice(self, "activation", activation, ACTIVATIONS)]()
         self.fc2 = nn.Linear(hidden, 1)
@@ -61,6 +61,7 @@ class RegionalAttention(nn.Module):
 
     def forward(self, regions: Tensor, whole: Tensor) -> Tensor:
         """Weights (N, R) of regions' mean features (N, R, C) in images of mean features (N, C)."""
+        regions, whole = as_tensor(regions), as_tensor(whole)
         if regions.ndim != 3 or regions.shape[2] != self.channels:
             raise ShapeError(
                 f"RegionalAttention: needs regions (N, R, C) with C = {self.channels} channels, "

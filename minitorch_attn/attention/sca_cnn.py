@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
 from .. import functional as F
 from .. import nn
-from ..engine import ShapeError, Tensor
+from ..engine import ShapeError, Tensor, as_tensor
+from ..ops.arguments import integer
 from .arguments import as_images, check_choice
 
 ORDERS = ("channel_spatial", "spatial_channel", "channel", "spatial")
@@ -117,12 +120,9 @@ class SCAAttention(nn.Module):
     Raises
     ------
     ValueError
-        If a size is less than 1, or the order is unknown.
-
-    Notes
-    -----
-    In the authors' program the channel attention takes its mean from the map before the spatial
-    weights in both orders.
+        If a size is not an integer of at least 1, or the order is unknown.
+    ShapeError
+        In a forward pass, if the map or the state has another shape.
 
     References
     ----------
@@ -139,13 +139,9 @@ class SCAAttention(nn.Module):
         rescale: bool = True,
     ):
         super().__init__()
-        if min(channels, state, hidden) < 1:
-            raise ValueError(
-                "SCAAttention: channels, state and hidden must be at least 1, not "
-                f"{channels}, {state} and {hidden}"
-            )
-        self.channels = channels
-        self.features = state
+        self.channels = channels = integer("SCAAttention", "channels", channels, least=1)
+        self.features = state = integer("SCAAttention", "state", state, least=1)
+        hidden = integer("SCAAttention", "hidden", hidden, least=1)
         self.order = check_choice(self, "order", order, ORDERS)
         self.rescale = rescale
         self.channel = SCAChannel(state, hidden) if "channel" in order else None
@@ -153,7 +149,7 @@ class SCAAttention(nn.Module):
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """Weigh x (N, C, H, W) in the light of a state h (N, D); the shape stays."""
-        x = as_images(self, x, self.channels)
+        x, h = as_images(self, x, self.channels), as_tensor(h)
         if h.shape != (len(x), self.features):
             raise ShapeError(
                 f"SCAAttention: needs a state {(len(x), self.features)} beside images {x.shape}, "
@@ -162,7 +158,7 @@ class SCAAttention(nn.Module):
         for name in self.order.split("_"):
             attend = self.channel if name == "channel" else self.spatial
             w = attend(x, h)  # type: ignore[misc]
-            x = x * (w * (w.numel() // len(w)) if self.rescale else w)
+            x = x * (w * math.prod(w.shape[1:]) if self.rescale else w)
         return x
 
     def extra_repr(self) -> str:

@@ -64,7 +64,10 @@ def test_the_length_of_a_feature_counts_for_its_score_alone():
 
 
 def test_bad_settings_and_shapes_are_refused_by_name():
-    with pytest.raises(ValueError, match="must be at least 1, not 4 and 0"):
-        DELFAttention(4, hidden=0)
+    for hidden in (0, 2.5):
+        with pytest.raises(ValueError, match=f"hidden must be an integer of .* 1, not {hidden}"):
+            DELFAttention(4, hidden=hidden)
+    with pytest.raises(ValueError, match="DELFAttention: channels must be an integer"):
+        DELFAttention("4")
     with pytest.raises(mt.ShapeError, match="DELFAttention: needs .* C = 4 channels"):
         DELFAttention(4)(mt.ones(2, 3, 4, 4))

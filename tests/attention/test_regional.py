@@ -64,11 +64,20 @@ def test_a_region_is_judged_in_the_light_of_the_whole_but_not_of_the_others():
     assert (elsewhere != before).all()
 
 
+def test_arrays_serve_as_tensors():
+    module = RegionalAttention(4).double()
+    expected = module(mt.tensor(REGIONS), mt.tensor(WHOLE)).numpy()
+    np.testing.assert_array_equal(module(REGIONS, WHOLE).numpy(), expected)
+    np.testing.assert_array_equal(module(mt.tensor(REGIONS), WHOLE).numpy(), expected)
+
+
 def test_bad_settings_and_shapes_are_refused_by_name():
     with pytest.raises(ValueError, match="activation must be one of softplus, tanh, not 'relu'"):
         RegionalAttention(4, activation="relu")
-    with pytest.raises(ValueError, match="must be at least 1, not 4 and 0"):
+    with pytest.raises(ValueError, match="hidden must be an integer of at least 1, not 0"):
         RegionalAttention(4, hidden=0)
+    with pytest.raises(ValueError, match="channels must be an integer of at least 1, not 4.0"):
+        RegionalAttention(4.0)
     module = RegionalAttention(4)
     with pytest.raises(mt.ShapeError, match=r"regions \(N, R, C\) with C = 4 channels"):
         module(mt.ones(3, 5), mt.ones(3, 4))

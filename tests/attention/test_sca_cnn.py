@@ -100,11 +100,20 @@ def test_the_state_decides_where_it_looks():
     assert np.abs(seen[0] - seen[1]).max() > 1e-3
 
 
+def test_arrays_serve_as_tensors_and_no_images_give_none():
+    module = SCAAttention(4, 6, 5).double()
+    expected = module(mt.tensor(IMAGES), mt.tensor(STATE)).numpy()
+    np.testing.assert_array_equal(module(IMAGES, STATE).numpy(), expected)
+    assert module(IMAGES[:0], STATE[:0]).shape == (0, 4, 2, 5)
+
+
 def test_bad_settings_and_shapes_are_refused_by_name():
     with pytest.raises(ValueError, match="order must be one of channel_spatial, .* not 'both'"):
         SCAAttention(4, 6, order="both")
-    with pytest.raises(ValueError, match="must be at least 1, not 4, 0 and 512"):
+    with pytest.raises(ValueError, match="state must be an integer of at least 1, not 0"):
         SCAAttention(4, 0)
+    with pytest.raises(ValueError, match="channels must be an integer of at least 1, not 4.0"):
+        SCAAttention(4.0, 6)
     module = SCAAttention(4, 6, 5)
     with pytest.raises(mt.ShapeError, match="SCAAttention: needs an input .* C = 4 channels"):
         module(mt.ones(3, 5, 2, 2), mt.ones(3, 6))
