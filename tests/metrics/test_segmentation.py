@@ -71,6 +71,44 @@ def test_tensors_and_lists_are_taken():
     np.testing.assert_array_equal(matrix, CONFUSION)
 
 
+def test_masks_are_of_the_classes_0_and_1():
+    masks = PREDICTION == 1, TARGET == 1
+    expected = confusion_matrix(*(mask.astype(int) for mask in masks), 2)
+    np.testing.assert_array_equal(confusion_matrix(*masks, 2), expected)
+    np.testing.assert_array_equal(expected, [[2, 1], [1, 2]])
+
+
+def test_small_and_unsigned_integers_are_counted_as_they_are():
+    p, t = np.array([199, 0, 7], np.uint8), np.array([199, 199, 255], np.uint8)
+    matrix = confusion_matrix(p, t, np.uint8(200), ignore_index=255)
+    assert matrix[199, 199] == matrix[199, 0] == 1 and matrix.sum() == 2
+    with pytest.raises(ValueError, match="the target holds the classes 18446744073709551615 to"):
+        confusion_matrix([0], np.array([2**64 - 1], np.uint64), 3, ignore_index=-1)
+
+
+def test_a_matrix_may_be_a_list_a_tensor_or_of_shares():
+    expected = intersection_over_union(CONFUSION)
+    for matrix in (CONFUSION.tolist(), mt.tensor(CONFUSION), CONFUSION / 60):
+        np.testing.assert_allclose(intersection_over_union(matrix), expected, rtol=1e-6)
+        assert mean_iou(matrix) == pytest.approx(mean_iou(CONFUSION))
+        assert pixel_accuracy(matrix) == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("measure", [intersection_over_union, mean_iou, pixel_accuracy])
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 2, 2)])
+def test_a_matrix_that_is_not_square_is_refused(measure, shape):
+    with pytest.raises(mt.ShapeError, match=r"needs a confusion matrix \(K, K\), got"):
+        measure(np.ones(shape))
+
+
+def test_settings_that_are_no_integers_are_refused():
+    for num_classes in (0, 2.5):
+        with pytest.raises(ValueError, match="num_classes must be an integer of at least 1"):
+            confusion_matrix([0], [0], num_classes)
+    with pytest.raises(ValueError, match="ignore_index must be an integer, not 255.0"):
+        confusion_matrix([0], [0], 3, ignore_index=255.0)
+
+
 def test_scores_in_place_of_classes_are_refused_with_what_to_do():
     with pytest.raises(mt.ShapeError, match="take the argmax of scores over their axis"):
         confusion_matrix(np.zeros((2, 3, 4, 4), int), np.zeros((2, 4, 4), int), 3)
