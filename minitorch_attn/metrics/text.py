@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Sized
+
+from ..engine import Tensor
+from ..ops.arguments import integer
 
 SMOOTHINGS = ("none", "floor", "add-one", "exp")
 
@@ -64,7 +67,8 @@ def bleu(
     references : sequence of sequences of texts
         One or more references for each candidate.
     max_order : int
-        M, the longest n-grams.
+        M, the longest n-grams. Without smoothing, texts of fewer tokens than this score 0 even if
+        they are perfect.
     smoothing : str
         What is done where no n-gram of some length matches, so that the product would be 0:
         "none" leaves it 0; "floor" counts 0.1 matches; "add-one" adds one match and one n-gram at
@@ -79,7 +83,9 @@ def bleu(
     Raises
     ------
     ValueError
-        If there are no candidates, not as many references, or an unknown smoothing.
+        If there are no candidates or not as many references, if a text is a str and another, to
+        which it is compared, a sequence of tokens, if max_order is not an integer of at least 1, or
+        the smoothing unknown.
 
     References
     ----------
@@ -92,14 +98,20 @@ def bleu(
         raise ValueError(
             f"bleu: smoothing must be one of {', '.join(SMOOTHINGS)}, not {smoothing!r}"
         )
+    max_order = integer("bleu", "max_order", max_order, least=1)
     _check_pairs("bleu", candidates, references)
-    if any(isinstance(several, str) or len(several) == 0 for several in references):
+    if not all(map(_are_texts, references)):
         raise ValueError(
             "bleu: needs a list of references for each candidate; for one reference each, write "
             "[[reference] for reference in references]"
         )
     matches, counts = [0] * max_order, [0] * max_order
     for candidate, several in zip(candidates, references):
+        if any(isinstance(reference, str) != isinstance(candidate, str) for reference in several):
+            raise ValueError(
+                "bleu: a candidate and its references must all be str, or all sequences of tokens: "
+                f"got {candidate!r} beside {several!r}"
+            )
         for n in range(1, max_order + 1):
             found = _ngrams(candidate, n)
             wanted = Counter[Hashable]()
@@ -115,7 +127,16 @@ def bleu(
     return math.exp(min(0.0, 1 - R / C) + sum(map(math.log, precisions)) / max_order)
 
 
+def _are_texts(several: Sequence[Text]) -> bool:
+    return (
+        not isinstance(several, str)
+        and len(several) > 0
+        and all(isinstance(text, Sized) for text in several)
+    )
+
+
 def _ngrams(text: Text, n: int) -> Counter[Hashable]:
+    text = text.tolist() if isinstance(text, Tensor) else text
     return Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1))
 
 

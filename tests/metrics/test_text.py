@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minitorch_attn as mt
 from minitorch_attn.metrics import bleu, exact_match
 
 SMOOTHINGS = ["none", "floor", "add-one", "exp"]
@@ -142,6 +143,17 @@ def test_tokens_may_be_anything_also_arrays_of_numbers():
     assert exact_match(tokens, tokens[::-1]) == 0 and exact_match(tokens, tokens) == 1
 
 
+def test_tensors_of_tokens_are_compared_by_their_numbers():
+    tokens = mt.tensor([[3, 4, 5, 6, 2], [4, 4, 5, 3, 2]])
+    assert bleu(tokens, [[row] for row in tokens]) == pytest.approx(1)
+    assert bleu(tokens, [[row.numpy()] for row in tokens]) == pytest.approx(1)
+    assert exact_match(tokens, tokens[::-1]) == 0 and exact_match(tokens, tokens) == 1
+
+
+def test_a_text_shorter_than_the_longest_ngrams_scores_nothing():
+    assert bleu(["abc"], [["abc"]]) == 0 and bleu(["abc"], [["abc"]], max_order=3) == 1
+
+
 def test_exact_match_is_the_share_of_texts_without_a_mistake():
     assert exact_match(["2026-11-21", "2026-11-22"], ["2026-11-21", "2026-11-23"]) == 0.5
     assert exact_match(["ab", "b", "c"], ["a", "bb", "c"]) == pytest.approx(1 / 3)
@@ -157,7 +169,21 @@ def test_candidates_and_references_come_in_pairs(metric):
         metric([], [])
 
 
-@pytest.mark.parametrize("references", [["abcd"], [[]]])
+@pytest.mark.parametrize(
+    ("candidate", "several"), [(["a", "cat"], ["a", "cat"]), ("a cat", [["a", "cat"]])]
+)
+def test_words_and_characters_are_not_compared(candidate, several):
+    with pytest.raises(ValueError, match="must all be str, or all sequences of tokens: got"):
+        bleu([candidate], [several], max_order=1)
+
+
+@pytest.mark.parametrize("max_order", [0, -1, 2.0, None])
+def test_a_longest_ngram_that_is_none_is_refused(max_order):
+    with pytest.raises(ValueError, match="bleu: max_order must be an integer of at least 1"):
+        bleu(["abcd"], [["abcd"]], max_order)
+
+
+@pytest.mark.parametrize("references", [["abcd"], [[]], [[1, 2, 3, 4]]])
 def test_a_reference_that_is_not_in_a_list_is_refused(references):
     with pytest.raises(ValueError, match="needs a list of references for each candidate"):
         bleu(["abcd"], references)
