@@ -57,7 +57,8 @@ check("10.masked_softmax", masked_softmax)
 # c = \sum_j \alpha_j\, m_j$$
 #
 # The weights W (A, Dq), U (A, D) and v (A,) are settings here: they get no rules. Those of query and memory
-# are asked, `return c, (vjp_s, vjp_m)`. There is no mask. Remember that the memory reaches the context on two
+# are asked, `return c, (vjp_s, vjp_m)`. There is no mask. For example, with `v` all 0 every place has the same
+# score, and the context is the plain mean of the places. Remember that the memory reaches the context on two
 # paths.
 
 
@@ -160,7 +161,7 @@ check("10.beam_step", beam_step)
 # %% [markdown]
 # ## 5. BLEU
 #
-# The score of a corpus with one reference for each text, up to runs of `max_order` characters:
+# The score of a corpus with one reference for each text, with runs of 1 to $M$ characters, $M$ = `max_order`:
 #
 # $$p_n = \frac{\text{runs of } n \text{ shared with the reference, none more often than there}}
 # {\text{all runs of } n}, \qquad
