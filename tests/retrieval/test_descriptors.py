@@ -69,6 +69,7 @@ def test_the_gradient_checks_pass():
 def test_what_is_below_eps_counts_as_eps():
     y = gem(np.array([[[[-1.0, 0.0]]]]), p=1.0, eps=0.25)
     assert y.item() == 0.25
+    assert GeM(p=1.0, eps=0.25)(mt.zeros(1, 1, 1, 2)).item() == 0.25
 
 
 def test_rmac_is_the_sum_of_normalised_maxima_of_regions():
@@ -87,6 +88,14 @@ def test_the_whole_map_can_be_one_more_region():
     vectors = region_vectors(MAPS, whole=True).numpy()
     assert vectors.shape[1] == region_vectors(MAPS).shape[1] + 1
     np.testing.assert_array_equal(vectors[:, -1], MAPS.max(axis=(2, 3)))
+    expected = l2_normalized(vectors).sum(axis=1)
+    np.testing.assert_allclose(rmac(MAPS, whole=True).numpy(), expected)
+
+
+def test_regions_are_pooled_as_one_asks():
+    vectors = region_vectors(MAPS, levels=1, pool=spoc, whole=True).numpy()
+    np.testing.assert_allclose(vectors[:, 0], MAPS[:, :, :, :6].mean(axis=(2, 3)))
+    np.testing.assert_allclose(vectors[:, -1], MAPS.mean(axis=(2, 3)))
 
 
 def test_whitening_stands_between_two_normalisations():

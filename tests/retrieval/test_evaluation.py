@@ -58,6 +58,18 @@ def test_the_mean_leaves_out_queries_without_positives():
     assert np.isnan(mean_average_precision([[0]], [[]]))
 
 
+def test_the_mean_is_of_the_form_and_without_the_junk_that_one_asks():
+    rankings, positives, junk = [[3, 1, 0, 7, 2], [1, 0]], [[3, 7], [0]], [[1], []]
+    for form in ("trapezoid", "step"):
+        each = [average_precision(*q, form) for q in zip(rankings, positives, junk)]
+        mean = mean_average_precision(rankings, positives, junk, form)
+        assert mean == pytest.approx(np.mean(each))
+
+
+def test_a_positive_that_is_named_twice_counts_once():
+    assert average_precision([3, 1], [3, 3]) == precision_at_k([3, 1], [3, 3], k=2) == 1
+
+
 def test_precision_looks_no_further_than_the_last_positive():
     assert precision_at_k([5, 1, 2, 3], [5, 2], k=10) == pytest.approx(2 / 3)
     assert precision_at_k([5, 2, 1, 3], [5, 2], k=10) == 1

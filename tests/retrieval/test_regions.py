@@ -39,6 +39,16 @@ def test_how_many_there_are(size, levels, count):
     assert len(region_grid(*size[::-1], levels)) == count
 
 
+@pytest.mark.parametrize("size", [(12, 13), (10, 14), (24, 32), (12, 32), (10, 47), (1, 100)])
+def test_the_largest_overlap_by_as_near_to_two_fifths_as_two_to_seven_of_them_can(size):
+    H, W = size
+
+    def miss(count):
+        return abs(1 - (W - H) / (count - 1) / H - 0.4)
+
+    assert len(region_grid(H, W, levels=1)) == min(range(2, 8), key=miss)
+
+
 @pytest.mark.parametrize("size", [(4, 4), (5, 9), (23, 11), (1, 6)])
 def test_a_turned_map_has_the_turned_regions_and_all_lie_inside(size):
     H, W = size
