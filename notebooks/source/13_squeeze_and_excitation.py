@@ -14,7 +14,7 @@
 # **You need** lessons 01 to 08: primitives, modules, convolution, batch normalisation, residual
 # blocks.
 #
-# **Time** about 60 minutes, and as long again for the exercises.
+# **Time** about 70 minutes, and as long again for the exercises.
 
 # %%
 import numpy as np
