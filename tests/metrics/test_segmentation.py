@@ -63,6 +63,7 @@ def test_matrices_of_batches_add_up():
 def test_no_places_at_all_give_nan():
     nothing = confusion_matrix(np.zeros((0, 4), int), np.zeros((0, 4), int), 3)
     assert nothing.sum() == 0 and nothing.shape == (3, 3)
+    np.testing.assert_array_equal(confusion_matrix([], [], 3), nothing)
     assert np.isnan(mean_iou(nothing)) and np.isnan(pixel_accuracy(nothing))
 
 
