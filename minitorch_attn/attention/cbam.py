@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .. import functional as F
 from .. import nn
 from ..engine import Tensor
-from .arguments import as_images, check_choice
+from ..ops.arguments import integer
+from .arguments import as_images, check_choice, reduced
 
 # Statistics of each pooling, in the order in which the spatial attention stacks them.
 POOLS = {"both": ("avg", "max"), "avg": ("avg",), "max": ("max",)}
@@ -62,18 +61,7 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16, pool: str = "both", bias: bool = False):
         super().__init__()
-        _check_count(self, "channels", channels)
-        if not isinstance(reduction, int | np.integer) or reduction < 1:
-            raise ValueError(
-                f"ChannelAttention: reduction must be at least 1 and whole, not {reduction}: the "
-                "layer between has channels // reduction units"
-            )
-        hidden = channels // reduction
-        if hidden < 1:
-            raise ValueError(
-                f"ChannelAttention: reduction={reduction} leaves no unit between for {channels} "
-                f"channels: take a reduction of at most {channels}"
-            )
+        hidden = reduced(self, channels, reduction)
         self.channels = channels
         self.reduction = reduction
         self.pool = check_choice(self, "pool", pool, POOLS)
@@ -163,7 +151,7 @@ class SpatialAttention(nn.Module):
                     "SpatialAttention: pool='conv' needs channels=, the number of channels that "
                     "its 1x1 convolution reads"
                 )
-            _check_count(self, "channels", channels)
+            channels = integer("SpatialAttention", "channels", channels, least=1)
             self.squeeze = nn.Conv2d(channels, 1, 1, bias=False)
         maps = 2 if pool == "both" else 1
         self.conv = nn.Conv2d(maps, 1, kernel_size, padding=kernel_size // 2, bias=False)
@@ -287,10 +275,3 @@ def _pool(x: Tensor, statistic: str, dim: int, keepdim: bool = False) -> Tensor:
 
 def _unless_both(pool: str) -> str:
     return "" if pool == "both" else f", pool={pool!r}"
-
-
-def _check_count(module: nn.Module, name: str, count: Any) -> None:
-    if not isinstance(count, int | np.integer) or count < 1:
-        raise ValueError(
-            f"{type(module).__name__}: {name} must be at least 1 and whole, not {count}"
-        )

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 
 from .. import functional as F
 from .. import nn
 from ..engine import ShapeError, Tensor
-from .arguments import as_images
+from ..ops.arguments import integer
+from .arguments import as_images, check_choice
 
 #: Makes a network of any depth that keeps the shape, from its number of channels.
 Unit = Callable[[int], nn.Module]
@@ -99,8 +97,11 @@ class ResidualAttentionModule(nn.Module):
         learning: str = "residual",
     ):
         super().__init__()
-        _check_one_of("learning", learning, LEARNING)
-        _check_counts(channels=channels, halvings=halvings, pre=pre, trunk=trunk, between=between)
+        check_choice(self, "learning", learning, LEARNING)
+        counts = {"channels": channels, "halvings": halvings}
+        counts |= {"pre": pre, "trunk": trunk, "between": between}
+        for name, count in counts.items():
+            integer("ResidualAttentionModule", name, count, least=1)
         if isinstance(unit, nn.Module) or not callable(unit):
             raise TypeError(
                 "ResidualAttentionModule: unit must make a module from its number of channels, "
@@ -152,7 +153,7 @@ class SoftMask(nn.Module):
         self, channels: int, unit: Unit, halvings: int, between: int = 1, activation: str = "mixed"
     ):
         super().__init__()
-        _check_one_of("activation", activation, ACTIVATIONS)
+        check_choice(self, "activation", activation, ACTIVATIONS)
         self.hourglass = Hourglass(channels, unit, halvings, between)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
@@ -243,19 +244,3 @@ def _units(unit: Unit, channels: int, count: int) -> nn.Sequential:
             f"{type(units[0]).__name__}: does the function that makes units lack its return?"
         )
     return nn.Sequential(*units)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(
-                f"ResidualAttentionModule: {name} must be at least 1 and whole, not {count}"
-            )
-
-
-def _check_one_of(setting: str, choice: Any, choices: dict[str, Any]) -> None:
-    if choice not in choices:
-        raise ValueError(
-            f"ResidualAttentionModule: {setting} must be one of {', '.join(choices)}, "
-            f"not {choice!r}"
-        )

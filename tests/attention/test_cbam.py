@@ -238,8 +238,8 @@ def test_a_bottleneck_without_units_is_refused():
     with pytest.raises(ValueError) as caught:
         CBAM(8, reduction=16)
     assert str(caught.value) == (
-        "ChannelAttention: reduction=16 leaves no unit between for 8 channels: take a reduction "
-        "of at most 8"
+        "ChannelAttention: reduction=16 leaves no unit in the bottleneck of 8 channels: take a "
+        "reduction of at most 8"
     )
 
 
@@ -247,17 +247,22 @@ def test_an_empty_batch_stays_empty():
     assert CBAM(4, 2)(mt.ones(0, 4, 3, 3)).shape == (0, 4, 3, 3)
 
 
-@pytest.mark.parametrize("reduction", [0, -1, 2.5])
+@pytest.mark.parametrize("reduction", [0, -1])
 def test_a_reduction_below_one_is_refused(reduction):
-    with pytest.raises(
-        ValueError, match=f"reduction must be at least 1 and whole, not {reduction}"
-    ):
+    with pytest.raises(ValueError, match=f"reduction must be at least 1, not {reduction}"):
         CBAM(8, reduction=reduction)
+
+
+def test_a_fractional_reduction_is_refused():
+    with pytest.raises(ValueError, match=r"reduction must be an integer, not 2\.5"):
+        CBAM(8, reduction=2.5)
 
 
 @pytest.mark.parametrize("channels", [0, -8, 8.0])
 def test_channels_below_one_are_refused(channels):
-    with pytest.raises(ValueError, match=f"channels must be at least 1 and whole, not {channels}"):
+    with pytest.raises(
+        ValueError, match=f"channels must be an integer of at least 1, not {channels}"
+    ):
         CBAM(channels, 2)
 
 

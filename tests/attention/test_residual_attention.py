@@ -226,7 +226,7 @@ def test_unknown_settings_are_refused_by_name():
 @pytest.mark.parametrize("count", [0, 1.5])
 @pytest.mark.parametrize("name", ["channels", "halvings", "pre", "trunk", "between"])
 def test_a_count_below_one_is_refused_by_name(name, count):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1 and whole, not {count}"):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not {count}"):
         ResidualAttentionModule(**{"channels": 4, "unit": Unit, name: count})
 
 
