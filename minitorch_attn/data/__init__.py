@@ -6,17 +6,20 @@ from .dataset import Dataset, Subset, TensorDataset, random_split
 from .dates import date_pairs
 from .images import ImageDataset, image_folder
 from .loader import DataLoader
+from .scenes import SceneDataset, cluttered_digits
 from .sequences import SequencePairs, Vocabulary, reversal_pairs, sorting_pairs
 
 __all__ = [
     "DataLoader",
     "Dataset",
     "ImageDataset",
+    "SceneDataset",
     "SequencePairs",
     "Subset",
     "TensorDataset",
     "Vocabulary",
     "cifar10",
+    "cluttered_digits",
     "date_pairs",
     "digits",
     "fashion_mnist",
