@@ -132,13 +132,15 @@ def rmac(
     levels: int = 3,
     whiten: Callable[[Tensor], Any] | None = None,
     whole: bool = False,
+    attention: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     r"""Regional maximum activations: the sum of many regions' `mac`, each of length 1.
 
-    .. math:: y = \sum_r \widehat{W \widehat{\mathrm{mac}(x_r)}}
+    .. math:: y = \sum_r w_r\, \widehat{W \widehat{\mathrm{mac}(x_r)}}
 
     over the regions r of `region_grid`; a hat divides by the length (see `functional.normalize`:
-    a region of zeros stays zero, but its gradient is huge). W is the whitening, or nothing.
+    a region of zeros stays zero, but its gradient is huge). W is the whitening, or nothing; the
+    weights :math:`w_r` are 1 without an attention.
 
     Parameters
     ----------
@@ -150,6 +152,9 @@ def rmac(
         through which no gradient passes, or a layer.
     whole : bool
         Whether the whole map is one more region, as in the released code.
+    attention : callable, optional
+        (N, R, C), (N, C) -> (N, R): weights of the regions, from the mean features of each and of
+        the whole map; `attention.RegionalAttention`.
 
     Returns
     -------
@@ -159,12 +164,57 @@ def rmac(
     References
     ----------
     Tolias, Sicre and Jégou, "Particular Object Retrieval with Integral Max-Pooling of CNN
-    Activations" (ICLR 2016), section 3.2.
+    Activations" (ICLR 2016), section 3.2; with attention, Kim and Yoon, "Regional Attention Based
+    Deep Feature for Image Retrieval" (BMVC 2018), section 3.3, who take the mean of the regions
+    for the sum.
     """
     vectors = F.normalize(region_vectors(x, levels, whole=whole), dim=2)
     if whiten is not None:
         vectors = F.normalize(whiten(vectors), dim=2)
+    if attention is not None:
+        vectors = _weights(attention, x, levels, whole) * vectors
     return vectors.sum(dim=1)
+
+
+class RegionalMAC(nn.Module):
+    r"""The regions' maxima, weighed by attention: what regional attention is trained on.
+
+    .. math:: y = \frac{1}{R} \sum_r w_r\, \mathrm{mac}(x_r)
+
+    Between a network that was trained to classify and its last layer, both frozen, it is trained
+    by the same loss: the weights learn which regions speak for the class. A search then takes
+    `rmac` with this attention, whose regions have length 1.
+
+    Parameters
+    ----------
+    attention : Module
+        As that of `rmac`.
+    levels, whole
+        As `rmac`. (The authors take 5 levels.)
+
+    Attributes
+    ----------
+    attention : Module
+
+    References
+    ----------
+    Kim and Yoon, "Regional Attention Based Deep Feature for Image Retrieval" (BMVC 2018), section
+    3.2, and their program.
+    """
+
+    def __init__(self, attention: nn.Module, levels: int = 3, whole: bool = False):
+        super().__init__()
+        self.attention = attention
+        self.levels = levels
+        self.whole = whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool x (N, C, H, W) to (N, C)."""
+        vectors = region_vectors(x, self.levels, whole=self.whole)
+        return (_weights(self.attention, x, self.levels, self.whole) * vectors).mean(dim=1)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, whole={self.whole}"
 
 
 def region_vectors(
@@ -188,6 +238,12 @@ def region_vectors(
         for top, left, size in region_grid(x.shape[2], x.shape[3], levels)
     ]
     return F.stack([*vectors, pool(x)] if whole else vectors, dim=1)
+
+
+def _weights(attention: Callable, x: Any, levels: int, whole: bool) -> Tensor:
+    """The regions' weights, as a factor for their vectors: (N, R, 1)."""
+    means = region_vectors(x, levels, pool=spoc, whole=whole)
+    return attention(means, spoc(x)).unsqueeze(2)
 
 
 def _maps(name: str, x: Any) -> Tensor:

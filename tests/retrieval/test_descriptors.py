@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 
 import minitorch_attn as mt
+from minitorch_attn.attention import RegionalAttention
 from minitorch_attn.retrieval import (
     GeM,
     PCAWhitening,
+    RegionalMAC,
     gem,
     l2_normalized,
     mac,
+    region_grid,
     region_vectors,
     rmac,
     spoc,
@@ -114,6 +117,63 @@ def test_regions_are_whitened_by_what_was_learned():
     whitening = PCAWhitening(2).fit(normal(20, 3))
     expected = whitening.transform(l2_normalized(region_vectors(MAPS).numpy())).sum(axis=1)
     np.testing.assert_allclose(rmac(MAPS, whiten=whitening.transform).numpy(), expected)
+
+
+def test_attention_weighs_regions_after_they_are_whitened():
+    seen = []
+
+    def attention(means, whole):
+        seen.extend([means.numpy(), whole.numpy()])
+        return means.sum(dim=2) + whole.sum(dim=1, keepdim=True)
+
+    whitening = PCAWhitening(2).fit(normal(20, 3))
+    y = rmac(MAPS, whiten=whitening.transform, whole=True, attention=attention).numpy()
+    means, whole = seen
+    np.testing.assert_allclose(means, region_vectors(MAPS, pool=spoc, whole=True).numpy())
+    np.testing.assert_allclose(whole, spoc(MAPS).numpy())
+    w = means.sum(axis=2) + whole.sum(axis=1, keepdims=True)
+    vectors = whitening.transform(l2_normalized(region_vectors(MAPS, whole=True).numpy()))
+    np.testing.assert_allclose(y, np.einsum("nr,nrd->nd", w, vectors))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_regional_mac_is_the_papers_weighted_mean_with_its_gradients(whole):
+    torch = pytest.importorskip("torch")
+    regions = [*region_grid(6, 8, levels=2)]
+
+    class Paper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = torch.nn.Module()
+            self.attention.fc1 = torch.nn.Linear(6, 4)
+            self.attention.fc2 = torch.nn.Linear(4, 1)
+
+        def forward(self, x):
+            softplus, total = torch.nn.functional.softplus, 0
+            cuts = [x[:, :, t : t + s, left : left + s] for t, left, s in regions]
+            cuts += [x] if whole else []
+            for cut in cuts:
+                u = torch.cat([cut.mean(dim=(2, 3)), x.mean(dim=(2, 3))], dim=1)
+                w = softplus(self.attention.fc2(softplus(self.attention.fc1(u))))
+                total = total + w * cut.amax(dim=(2, 3))
+            return total / len(cuts)
+
+    ours = RegionalMAC(RegionalAttention(3, hidden=4), levels=2, whole=whole)
+    compare_modules(ours, Paper(), MAPS)
+
+
+def test_its_gradient_check_passes():
+    mt.manual_seed(0)
+    module = RegionalMAC(RegionalAttention(3, hidden=2), levels=2).double()
+    assert mt.gradcheck(module, MAPS[:1]).ok
+    assert str(module).startswith("RegionalMAC(levels=2, whole=False")
+
+
+def test_regional_mac_refuses_what_is_no_feature_map():
+    with pytest.raises(mt.ShapeError, match="needs feature maps"):
+        RegionalMAC(RegionalAttention(3))(mt.ones(3, 4, 4))
+    with pytest.raises(mt.ShapeError, match="with C = 4 channels"):
+        RegionalMAC(RegionalAttention(4))(mt.ones(1, 3, 4, 4))
 
 
 def test_a_power_may_be_an_integer_and_is_shown():
