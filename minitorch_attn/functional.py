@@ -117,6 +117,7 @@ from .ops.loss import (
     mse_loss,
     nll_loss,
     smooth_l1_loss,
+    triplet_margin_loss,
 )
 from .ops.max_pooling import max_pool1d, max_pool2d, max_pool3d
 from .ops.normalization import (
@@ -171,7 +172,7 @@ from .ops.shape import (
     unsqueeze,
 )
 from .ops.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
-from .ops.similarity import cosine_similarity, normalize
+from .ops.similarity import cosine_similarity, normalize, pairwise_distance
 from .ops.sorting import argsort, sort, topk
 from .ops.special import erf
 from .ops.unpooling import max_unpool1d, max_unpool2d, max_unpool3d

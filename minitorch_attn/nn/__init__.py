@@ -17,6 +17,7 @@ from .activation import (
     Softplus,
     Tanh,
 )
+from .batch_hard import BatchHardTripletLoss, hardest_triplets
 from .containers import ModuleDict, ModuleList, Sequential
 from .convolution import (
     Conv1d,
@@ -29,7 +30,14 @@ from .convolution import (
 from .dropout import Dropout, Dropout2d
 from .folding import Fold, Unfold
 from .linear import Embedding, Flatten, Identity, Linear
-from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, SmoothL1Loss
+from .loss import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    L1Loss,
+    MSELoss,
+    SmoothL1Loss,
+    TripletMarginLoss,
+)
 from .masked_softmax import MaskedSoftmax
 from .module import Module
 from .multihead_attention import MultiheadAttention
@@ -92,7 +100,7 @@ from .sequences import (
     pad_sequence,
 )
 from .shuffle import ChannelShuffle, PixelShuffle, PixelUnshuffle
-from .similarity import CosineSimilarity
+from .similarity import CosineSimilarity, PairwiseDistance
 from .transformer import (
     Transformer,
     TransformerDecoder,
@@ -113,6 +121,7 @@ __all__ = [
     "AvgPool2d",
     "AvgPool3d",
     "BCEWithLogitsLoss",
+    "BatchHardTripletLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -173,6 +182,7 @@ __all__ = [
     "ModuleList",
     "MultiheadAttention",
     "PackedSequence",
+    "PairwiseDistance",
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
@@ -200,6 +210,7 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "TripletMarginLoss",
     "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
@@ -207,6 +218,7 @@ __all__ = [
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "hardest_triplets",
     "init",
     "pack_padded_sequence",
     "pack_sequence",

@@ -159,3 +159,48 @@ class BCEWithLogitsLoss(Module):
             reduction=self.reduction,
             pos_weight=self.pos_weight,
         )
+
+
+class TripletMarginLoss(Module):
+    r"""How much nearer than a margin an anchor is to its negative than to its positive.
+
+    .. math:: \ell = \max(d(a, b) - d(a, c) + m,\ 0)
+
+    Called with anchor a, positive b and negative c, each (N, D); see
+    `functional.triplet_margin_loss`. -> (), or (N,) with "none".
+
+    Parameters
+    ----------
+    margin : float
+        m, greater than 0.
+    p : float
+        Of the norm in the distance d.
+    eps : float
+        Added to every difference.
+    swap : bool
+        Whether the negative's distance is that from the anchor or from the positive, whichever is
+        smaller.
+    reduction : "mean", "sum" or "none"
+        What becomes of the losses of all triplets.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        p: float = 2.0,
+        eps: float = 1e-6,
+        swap: bool = False,
+        *,
+        reduction: str = "mean",
+    ):
+        super().__init__()
+        self.margin = margin
+        self.p = p
+        self.eps = eps
+        self.swap = swap
+        self.reduction = reduction
+
+    def forward(self, anchor: Any, positive: Any, negative: Any) -> Tensor:
+        return F.triplet_margin_loss(
+            anchor, positive, negative, self.margin, self.p, self.eps, self.swap, self.reduction
+        )

@@ -29,3 +29,30 @@ class CosineSimilarity(Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}" + settings(eps=(self.eps, 1e-8))
+
+
+class PairwiseDistance(Module):
+    """Distance of each vector from its partner, see `functional.pairwise_distance`.
+
+    Parameters
+    ----------
+    p : float
+        Of the norm.
+    eps : float
+        Added to every difference.
+    keepdim : bool
+        Whether to keep the last axis, with size 1.
+    """
+
+    def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False):
+        super().__init__()
+        self.p = p
+        self.eps = eps
+        self.keepdim = keepdim
+
+    def forward(self, x1: Any, x2: Any) -> Tensor:
+        return F.pairwise_distance(x1, x2, p=self.p, eps=self.eps, keepdim=self.keepdim)
+
+    def extra_repr(self) -> str:
+        more = settings(eps=(self.eps, 1e-6), keepdim=(self.keepdim, False))
+        return f"p={self.p}" + more

@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from ..engine import DTypeError, ShapeError, array_module, primitive
+from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array
+from ..engine.tensor import operand
+from .arithmetic import clamp, minimum
 from .axes import check_not_enlarged
+from .similarity import pairwise_distance
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -23,6 +27,7 @@ __all__ = [
     "mse_loss",
     "nll_loss",
     "smooth_l1_loss",
+    "triplet_margin_loss",
 ]
 
 
@@ -302,6 +307,75 @@ def binary_cross_entropy_with_logits(
         return spread(dloss) * w * (extra * minus_log_p - x)
 
     return loss, (vjp_input, vjp_target)
+
+
+def triplet_margin_loss(
+    anchor: Any,
+    positive: Any,
+    negative: Any,
+    margin: float = 1.0,
+    p: float = 2.0,
+    eps: float = 1e-6,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""How much nearer than a margin an anchor is to its negative than to its positive.
+
+    .. math:: \ell = \max(d(a, b) - d(a, c) + m,\ 0), \qquad
+              d(x, y) = \lVert x - y + \epsilon \rVert_p
+
+    with anchor a, positive b, negative c and margin m. A triplet whose negative is further away by
+    the margin or more costs nothing and has no gradient.
+
+    Parameters
+    ----------
+    anchor, positive, negative : (N, D) or (D,)
+        Vectors; the positive is of the anchor's kind, the negative is not.
+    margin : float
+        m, greater than 0.
+    p : float
+        Of the norm.
+    eps : float
+        Added to every difference, see `pairwise_distance`.
+    swap : bool
+        Whether the negative's distance is that from the anchor or from the positive, whichever is
+        smaller.
+    reduction : "mean", "sum" or "none"
+
+    Returns
+    -------
+    (); without reduction (N,) or ()
+
+    Raises
+    ------
+    ShapeError
+        If the three do not have as many axes each, or do not broadcast.
+    ValueError
+        If the margin or p is not positive.
+
+    References
+    ----------
+    Schroff, Kalenichenko and Philbin, "FaceNet" (CVPR 2015), equation 2, with squared distances.
+    `swap`: Balntas, Riba, Ponsa and Mikolajczyk, "Learning Local Feature Descriptors with Triplets
+    and Shallow Convolutional Neural Networks" (BMVC 2016).
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(
+            f"triplet_margin_loss: reduction must be 'mean', 'sum' or 'none', not {reduction!r}"
+        )
+    if not margin > 0:
+        raise ValueError(f"triplet_margin_loss: margin must be greater than 0, not {margin}")
+    a, b, c = operand(anchor), operand(positive), operand(negative)
+    if not a.ndim == b.ndim == c.ndim:
+        raise ShapeError(
+            "triplet_margin_loss: anchor, positive and negative must have as many axes each, got "
+            f"shapes {a.shape}, {b.shape} and {c.shape}"
+        )
+    near, far = pairwise_distance(a, b, p=p, eps=eps), pairwise_distance(a, c, p=p, eps=eps)
+    if swap:
+        far = minimum(far, pairwise_distance(b, c, p=p, eps=eps))
+    losses = clamp(near - far + margin, min=0)
+    return losses if reduction == "none" else getattr(losses, reduction)()
 
 
 def _reduced(

@@ -1,4 +1,4 @@
-"""Directions: vectors scaled to length 1, and the cosine of the angle between them."""
+"""How alike vectors are: by the angle between them, or by how far apart they lie."""
 
 from __future__ import annotations
 
@@ -90,6 +90,46 @@ def cosine_similarity(x1, x2, *, dim=1, eps=1e-8):
         return vjp
 
     return y, (vjp_of(x1, length1, u1, u2), vjp_of(x2, length2, u2, u1))
+
+
+@primitive(floats="all")
+def pairwise_distance(x1, x2, *, p=2.0, eps=1e-6, keepdim=False):
+    r"""Distance of each vector from its partner. (..., D), (..., D) -> (...).
+
+    .. math:: y = \lVert x_1 - x_2 + \epsilon \rVert_p
+
+    Where the norm is 0, so is its gradient. `eps` keeps equal vectors from having none.
+
+    Parameters
+    ----------
+    x1, x2 : (..., D)
+        They broadcast to one another.
+    p : float
+        Of the norm, see `norm`; greater than 0.
+    eps : float
+        Added to every difference.
+    keepdim : bool
+        Whether to keep the last axis, with size 1.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast, or an input is a single number.
+    ValueError
+        If p is not positive.
+    """
+    if not p > 0:
+        raise ValueError(f"pairwise_distance: p must be greater than 0, not {p}")
+    if 0 in (x1.ndim, x2.ndim):
+        raise ShapeError(
+            f"pairwise_distance: needs vectors (..., D), got shapes {x1.shape} and {x2.shape}"
+        )
+    y, vjp_difference = norm.__wrapped__(x1 - x2 + eps, p=p, dim=-1, keepdim=keepdim)
+
+    def vjp_x2(dy):
+        return -vjp_difference(dy)
+
+    return y, (vjp_difference, vjp_x2)
 
 
 def _direction(x, axis, eps):

@@ -108,6 +108,13 @@ def test_a_loss_is_pytorchs(name):
     compare_modules(make(nn), make(tnn), scores, target)
 
 
+def test_the_triplet_loss_is_pytorchs():
+    triplets = ROWS, normal(5, 3, seed=1), normal(5, 3, seed=2)
+    for settings in ({}, {"margin": 0.2, "p": 1.0, "eps": 0.1, "swap": True, "reduction": "sum"}):
+        make = lambda n: n.TripletMarginLoss(**settings)  # noqa: B023, E731
+        compare_modules(make(nn), make(tnn), *triplets)
+
+
 def test_class_weights_of_a_loss_are_buffers_that_move_with_it():
     weight = np.array([1.0, 2.0, 0.5])
     ours = nn.CrossEntropyLoss(mt.tensor(weight))

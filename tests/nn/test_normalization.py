@@ -102,3 +102,11 @@ def test_cosine_similarity():
     compare_modules(nn.CosineSimilarity(0, 2.0), tnn.CosineSimilarity(0, 2.0), x, y)
     assert nn.CosineSimilarity(0).extra_repr() == "dim=0"
     assert np.isfinite(nn.CosineSimilarity()(mt.zeros(1, 3), mt.ones(1, 3)).numpy()).all()
+
+
+def test_pairwise_distance_is_pytorchs():
+    x, y = normal(4, 5), normal(4, 5, seed=1)
+    compare_modules(nn.PairwiseDistance(), tnn.PairwiseDistance(), x, y)
+    compare_modules(nn.PairwiseDistance(3, 0.1, True), tnn.PairwiseDistance(3, 0.1, True), x, y)
+    assert nn.PairwiseDistance().extra_repr() == "p=2.0"
+    assert nn.PairwiseDistance(1, keepdim=True).extra_repr() == "p=1, keepdim=True"

@@ -323,3 +323,49 @@ def test_weights_may_be_lists_and_numbers():
     assert BCE(x, yes, pos_weight=2.0).item() == pytest.approx(2 * BCE(x, yes).item())
     with pytest.raises(mt.ShapeError, match=r"weight of shape \(4, 2, 3\) must broadcast"):
         BCE(x, yes, weight=mt.ones(4, 2, 3))
+
+
+TRIPLET = [normal(9, 4, seed=seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize(("margin", "p"), [(1.0, 2.0), (0.2, 1.0), (3.0, 3.0)])
+def test_triplet_margin_loss_agrees_with_pytorch(margin, p, swap, reduction):
+    options = {"margin": margin, "p": p, "swap": swap, "reduction": reduction}
+    agree("triplet_margin_loss", *TRIPLET, **options)
+    agree("triplet_margin_loss", *(x[0] for x in TRIPLET), eps=0.3, **options)
+    losses = F.triplet_margin_loss(*TRIPLET, **{**options, "reduction": "none"}).numpy()
+    assert (losses == 0).any() or margin == 3.0  # both pieces are looked at
+    assert (losses > 0).any()
+
+
+def test_gradients_of_the_triplet_loss_are_those_measured():
+    for swap in (False, True):
+        check_gradients(F.triplet_margin_loss, *TRIPLET, swap=swap)
+
+
+def test_a_negative_beyond_the_margin_costs_nothing_and_one_at_the_margin_pulls():
+    a, b, c = (mt.tensor([x], requires_grad=True) for x in ([0.0, 0], [1.0, 0], [0.0, 2]))
+    F.triplet_margin_loss(a, b, c, margin=0.5).backward()
+    for x in (a, b, c):
+        np.testing.assert_array_equal(x.grad.numpy(), 0)
+    agree("triplet_margin_loss", *(x.numpy().astype(float) for x in (a, b, c)), eps=0)
+
+
+def test_swap_takes_the_negative_that_is_near_the_positive():
+    a, b, c = [[0.0, 0]], [[3.0, 0]], [[4.0, 0]]
+    assert F.triplet_margin_loss(a, b, c, margin=2).item() == pytest.approx(1, abs=1e-5)
+    assert F.triplet_margin_loss(a, b, c, margin=2, swap=True).item() == pytest.approx(4, abs=1e-5)
+
+
+def test_mistakes_with_triplets_are_explained():
+    with pytest.raises(mt.ShapeError, match=r"as many axes each, got shapes \(9, 4\), \(9, 4\)"):
+        F.triplet_margin_loss(TRIPLET[0], TRIPLET[1], TRIPLET[2][0])
+    for margin in (0, -1):
+        with pytest.raises(ValueError, match=f"margin must be greater than 0, not {margin}"):
+            F.triplet_margin_loss(*TRIPLET, margin=margin)
+    with pytest.raises(ValueError, match="reduction must be 'mean', 'sum' or 'none', not 'all'"):
+        F.triplet_margin_loss(*TRIPLET, reduction="all")
+    with pytest.raises(ValueError, match="p must be greater than 0"):
+        F.triplet_margin_loss(*TRIPLET, p=-1)

@@ -82,3 +82,40 @@ def test_what_does_not_fit_is_explained():
 def test_an_axis_that_is_missing_is_named(call, error, message):
     with pytest.raises(error, match="^" + message):
         call(mt.ones(2, 3))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, 0.5, float("inf")])
+@pytest.mark.parametrize(
+    ("first", "second"), [((3, 4), (3, 4)), ((2, 3, 4), (3, 4)), ((2, 1, 4), (3, 4)), ((4,), (4,)),
+                          ((0, 4), (0, 4)), ((3, 4), (1, 4))],
+)  # fmt: skip
+def test_pairwise_distance_agrees_with_pytorch(first, second, p):
+    ours, theirs = F.pairwise_distance, pytorch("pairwise_distance")
+    x, y = normal(*first), normal(*second, seed=1)
+    compare(ours, theirs, x, y, p=p)
+    compare(ours, theirs, x, y, p=p, eps=0.5, keepdim=True)
+
+
+def test_pairwise_distance_of_equal_vectors_has_a_finite_gradient():
+    x = normal(3, 4)
+    compare(F.pairwise_distance, pytorch("pairwise_distance"), x, x)
+    compare(F.pairwise_distance, pytorch("pairwise_distance"), x, x, eps=0)
+
+
+def test_gradients_of_pairwise_distance_are_those_measured():
+    for p in (1, 2, 3.5):
+        check_gradients(F.pairwise_distance, normal(3, 4), normal(3, 4, seed=1), p=p)
+
+
+def test_distances_of_bytes_do_not_wrap_around():
+    dark, bright = np.array([[0, 0]], np.uint8), np.array([[3, 4]], np.uint8)
+    assert F.pairwise_distance(dark, bright).item() == pytest.approx(5, abs=1e-5)
+
+
+def test_mistakes_of_pairwise_distance_are_explained():
+    with pytest.raises(ValueError, match="pairwise_distance: p must be greater than 0, not 0"):
+        F.pairwise_distance(normal(2, 3), normal(2, 3), p=0)
+    with pytest.raises(mt.ShapeError, match=r"pairwise_distance: needs vectors .*\(\) and \(3,\)"):
+        F.pairwise_distance(mt.tensor(1.0), normal(3))
+    with pytest.raises(mt.ShapeError, match=r"pairwise_distance: .*\(2, 3\).*\(2, 4\)"):
+        F.pairwise_distance(normal(2, 3), normal(2, 4))
