@@ -4,6 +4,7 @@ from . import transforms
 from .catalogue import cifar10, digits, fashion_mnist, mnist, photograph
 from .dataset import Dataset, Subset, TensorDataset, random_split
 from .dates import date_pairs
+from .identities import IdentityLoader
 from .images import ImageDataset, image_folder
 from .loader import DataLoader
 from .scenes import SceneDataset, cluttered_digits
@@ -12,6 +13,7 @@ from .sequences import SequencePairs, Vocabulary, reversal_pairs, sorting_pairs
 __all__ = [
     "DataLoader",
     "Dataset",
+    "IdentityLoader",
     "ImageDataset",
     "SceneDataset",
     "SequencePairs",
