@@ -92,8 +92,9 @@ def cosine_similarity(x1, x2, *, dim=1, eps=1e-8):
     return y, (vjp_of(x1, length1, u1, u2), vjp_of(x2, length2, u2, u1))
 
 
-@primitive(floats="all")
-def pairwise_distance(x1, x2, *, p=2.0, eps=1e-6, keepdim=False):
+def pairwise_distance(
+    x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
     r"""Distance of each vector from its partner. (..., D), (..., D) -> (...).
 
     .. math:: y = \lVert x_1 - x_2 + \epsilon \rVert_p
@@ -120,16 +121,12 @@ def pairwise_distance(x1, x2, *, p=2.0, eps=1e-6, keepdim=False):
     """
     if not p > 0:
         raise ValueError(f"pairwise_distance: p must be greater than 0, not {p}")
+    x1, x2 = operand(x1), operand(x2)
     if 0 in (x1.ndim, x2.ndim):
         raise ShapeError(
             f"pairwise_distance: needs vectors (..., D), got shapes {x1.shape} and {x2.shape}"
         )
-    y, vjp_difference = norm.__wrapped__(x1 - x2 + eps, p=p, dim=-1, keepdim=keepdim)
-
-    def vjp_x2(dy):
-        return -vjp_difference(dy)
-
-    return y, (vjp_difference, vjp_x2)
+    return norm(x1 - x2 + eps, p=p, dim=-1, keepdim=keepdim)
 
 
 def _direction(x, axis, eps):
