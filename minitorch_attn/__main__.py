@@ -8,6 +8,7 @@ from importlib.metadata import version
 COMMANDS = {
     "train": ("minitorch_attn.training_cli", "train a model on a data set"),
     "reproduce": ("minitorch_attn.reproduce", "repeat an experiment of a paper in small"),
+    "compare": ("minitorch_attn.compare", "every mechanism of the course under one roof"),
     "grade": ("minitorch_attn.course.grade_cli", "grade notebooks of exercises"),
     "progress": ("minitorch_attn.course.progress_cli", "show which exercises are done"),
     "build": ("minitorch_attn.course.build", "build lessons and exercises from their sources"),

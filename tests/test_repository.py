@@ -37,8 +37,9 @@ ROOMS = [
         "training",
         "viz",
     },
-    {"reproduce", "training_cli"},
+    {"compare", "reproduce", "training_cli"},
     {"course"},
+    {"classroom"},
 ]
 # They hold the rooms together, or start them.
 ABOVE_ALL = {"__init__", "__main__"}
@@ -282,7 +283,7 @@ def test_unknown_command_is_told():
     assert told.returncode == 2 and "invalid choice: 'tarin'" in told.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "grade", "progress", "build"])
+@pytest.mark.parametrize("command", ["train", "compare", "grade", "progress", "build"])
 def test_each_command_has_its_help(command):
     told = run_module(command, "--help")
     assert told.returncode == 0, told.stderr
