@@ -2,6 +2,7 @@
 
 from .alexnet import AlexNet, alexnet
 from .bam_resnet import BAMResNet, bam_resnet
+from .captioning import Captioner, CaptionDecoder, Coordinates, SCALayers, SoftAttention
 from .cifar_resnet import (
     CifarResNet,
     cifar_resnet,
@@ -14,6 +15,16 @@ from .cifar_resnet import (
 )
 from .danet import DANet, DilatedResNet, danet_resnet50, danet_resnet101
 from .decoding import beam_search, greedy_decode
+from .delf import (
+    DELF,
+    AffineFit,
+    LocalFeatures,
+    ReceptiveField,
+    delf_resnet50,
+    fit_affine,
+    match_features,
+    receptive_field,
+)
 from .densenet import (
     DenseNet,
     cifar_densenet,
@@ -90,25 +101,33 @@ from .wide_resnet import wide_resnet50_2, wide_resnet101_2, wrn
 from .xception import Xception, xception
 
 __all__ = [
+    "AffineFit",
     "AlexNet",
     "BAMResNet",
     "BasicBlock",
     "Bottleneck",
+    "CaptionDecoder",
+    "Captioner",
     "CifarResNet",
+    "Coordinates",
     "DANet",
+    "DELF",
     "DPN",
     "DenseNet",
     "DilatedResNet",
     "GoogLeNet",
     "InceptionV3",
+    "LocalFeatures",
     "MobileNetV1",
     "MobileNetV2",
     "NASNetA",
     "PolyNet",
     "PreActResNet",
     "PyramidNet",
+    "ReceptiveField",
     "ResNet",
     "ResidualAttentionNetwork",
+    "SCALayers",
     "SEBlock",
     "SENet",
     "SENetBlock",
@@ -117,6 +136,7 @@ __all__ = [
     "Seq2SeqTransformer",
     "ShuffleNetV1",
     "ShuffleNetV2",
+    "SoftAttention",
     "SqueezeNet",
     "VGG",
     "VisionTransformer",
@@ -133,6 +153,7 @@ __all__ = [
     "cifar_resnext",
     "danet_resnet101",
     "danet_resnet50",
+    "delf_resnet50",
     "densenet121",
     "densenet161",
     "densenet169",
@@ -142,9 +163,11 @@ __all__ = [
     "dpn68",
     "dpn92",
     "dpn98",
+    "fit_affine",
     "googlenet",
     "greedy_decode",
     "inception_v3",
+    "match_features",
     "mobilenet_v1",
     "mobilenet_v2",
     "nasnet_a_cifar",
@@ -156,6 +179,7 @@ __all__ = [
     "preact_resnet110",
     "preact_resnet164",
     "pyramidnet",
+    "receptive_field",
     "residual_attention_network",
     "resnet101",
     "resnet110",
