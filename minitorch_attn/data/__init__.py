@@ -1,6 +1,7 @@
 """Data: datasets, batches, transforms, and the data sets and tasks of the course."""
 
 from . import transforms
+from .captions import CaptionDataset, captioned_digits
 from .catalogue import cifar10, digits, fashion_mnist, mnist, photograph
 from .dataset import Dataset, Subset, TensorDataset, random_split
 from .dates import date_pairs
@@ -11,6 +12,7 @@ from .scenes import SceneDataset, cluttered_digits
 from .sequences import SequencePairs, Vocabulary, reversal_pairs, sorting_pairs
 
 __all__ = [
+    "CaptionDataset",
     "DataLoader",
     "Dataset",
     "IdentityLoader",
@@ -20,6 +22,7 @@ __all__ = [
     "Subset",
     "TensorDataset",
     "Vocabulary",
+    "captioned_digits",
     "cifar10",
     "cluttered_digits",
     "date_pairs",

@@ -19,10 +19,13 @@ class Vocabulary:
     ----------
     symbols : iterable of str
         A string gives its characters.
+    separator : str
+        What stands between two symbols of a text: nothing between characters, " " between words.
 
     Attributes
     ----------
     symbols : tuple of str
+    separator : str
 
     Examples
     --------
@@ -34,13 +37,19 @@ class Vocabulary:
     array([[1, 4, 2]])
     >>> letters.decode([[5, 3, 4, 2, 3], [4, 2, 0, 0, 0]])
     ['cab', 'b']
+    >>> words = Vocabulary(["a", "cat"], separator=" ")
+    >>> words.encode(["a cat"])
+    array([[3, 4]])
     """
 
-    def __init__(self, symbols: Iterable[str]):
+    def __init__(self, symbols: Iterable[str], separator: str = ""):
         self.symbols = tuple(symbols)
+        self.separator = separator
         self._numbers = {symbol: number for number, symbol in enumerate(self.symbols, END + 1)}
         if len(self._numbers) < len(self.symbols):
-            raise ValueError(f"Vocabulary: a symbol comes twice in {''.join(self.symbols)!r}")
+            raise ValueError(
+                f"Vocabulary: a symbol comes twice in {self.separator.join(self.symbols)!r}"
+            )
 
     def __len__(self) -> int:
         """Number of tokens, the three special ones among them."""
@@ -52,7 +61,7 @@ class Vocabulary:
         Parameters
         ----------
         texts : sequence of sequences of symbols
-            One text alone goes into a list, too.
+            One text alone goes into a list, too. A string is split at the separator.
         framed : bool
             Whether each gets a start before and an end behind, as a target needs them.
 
@@ -65,7 +74,7 @@ class Vocabulary:
         """
         if isinstance(texts, str):
             raise TypeError(f"Vocabulary.encode: needs a list of texts, [{texts!r}], not {texts!r}")
-        rows = [[self._number(symbol, text) for symbol in text] for text in texts]
+        rows = [[self._number(symbol, text) for symbol in self._split(text)] for text in texts]
         if framed:
             rows = [[START, *row, END] for row in rows]
         tokens = np.full((len(rows), max(map(len, rows), default=0)), PADDING)
@@ -96,18 +105,23 @@ class Vocabulary:
             )
         return [self._text(row) for row in rows]
 
+    def _split(self, text: Sequence[str]) -> Sequence[str]:
+        is_joined = self.separator and isinstance(text, str)
+        return text.split(self.separator) if is_joined else text  # type: ignore[union-attr]
+
     def _number(self, symbol: str, text: Sequence[str]) -> int:
         if symbol not in self._numbers:
             raise ValueError(
                 f"Vocabulary: {symbol!r}, in {text!r}, is not one of its symbols "
-                f"{''.join(self.symbols)!r}"
+                f"{self.separator.join(self.symbols)!r}"
             )
         return self._numbers[symbol]
 
     def _text(self, row: np.ndarray) -> str:
         ends = np.flatnonzero(row == END)
         before = row[: ends[0]] if len(ends) else row
-        return "".join(self.symbols[number - END - 1] for number in before if number > END)
+        written = (self.symbols[number - END - 1] for number in before if number > END)
+        return self.separator.join(written)
 
 
 class SequencePairs(Dataset):

@@ -31,6 +31,15 @@ def test_tokens_0_1_2_are_padding_start_and_end():
     assert letters.encode([]).shape == (0, 0)
 
 
+def test_a_separator_makes_symbols_of_words():
+    words = Vocabulary(["a", "cat", "sat"], separator=" ")
+    np.testing.assert_array_equal(words.encode(["a cat sat", "a cat"]), [[3, 4, 5], [3, 4, 0]])
+    np.testing.assert_array_equal(words.encode([["a", "cat"]]), [[3, 4]])
+    assert words.decode([[3, 4, 2, 5], [2, 0, 0, 0]]) == ["a cat", ""]
+    with pytest.raises(ValueError, match="'dog', in 'a dog', is not one of its symbols 'a cat sat"):
+        words.encode(["a dog"])
+
+
 def test_decoding_stops_at_the_first_end():
     assert Vocabulary("abc").decode([[1, 5, 0, 3, 2, 4], [2, 4, 4, 4, 4, 4]]) == ["ca", ""]
 
