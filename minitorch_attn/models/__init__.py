@@ -2,7 +2,7 @@
 
 from .alexnet import AlexNet, alexnet
 from .bam_resnet import BAMResNet, bam_resnet
-from .captioning import Captioner, CaptionDecoder, Coordinates, SCALayers, SoftAttention
+from .captioning import CaptionDecoder, Captioner, Coordinates, SCALayers, SoftAttention
 from .cifar_resnet import (
     CifarResNet,
     cifar_resnet,
