@@ -7,13 +7,15 @@ import shutil
 import tempfile
 import textwrap
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import solution_source
 from .checking import Report, examine
 from .exercise import Exercise, exercises
-from .subject import Side, SubjectError, SubjectLost, Worker
+from .subject import Launch, Side, SubjectError, SubjectLost, Worker, launch_freely
 from .submission import BadNotebook, Submission, read_submission
 
 #: After so many cells that ended the notebook's process, it is given up.
@@ -71,6 +73,18 @@ class Row:
     message: str = ""
 
 
+#: Opens the place where a notebook's code runs: a folder of its own, and what starts its process.
+Room = Callable[[Path], AbstractContextManager[tuple[Path, Launch]]]
+
+
+@contextmanager
+def open_room(notebook: Path) -> Iterator[tuple[Path, Launch]]:
+    """A new folder with a copy of the notebook; its code has all rights of the user."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        shutil.copy(notebook, name)
+        yield Path(name), launch_freely(Path(name))
+
+
 def grade(
     path: Path,
     *,
@@ -78,6 +92,7 @@ def grade(
     more: int = 20,
     seed: int = 0,
     limits: Limits | None = None,
+    room: Room = open_room,
 ) -> list[Row]:
     """Grade one notebook; whatever it does becomes its own rows.
 
@@ -93,10 +108,12 @@ def grade(
         The same seed makes the same cases.
     limits : Limits, optional
         How long its code may take.
+    room : callable
+        Opens the place where its code runs.
     """
     try:
         submission = read_submission(path, lesson)
-        return _Grading(path, submission, more, seed, limits or Limits()).rows()
+        return _Grading(path, submission, more, seed, limits or Limits(), room).rows()
     except BadNotebook as error:
         cause = str(error)
     except Exception as error:  # no submission may cost the others their grades
@@ -121,17 +138,17 @@ class _Grading:
     more: int
     seed: int
     limits: Limits
+    room: Room
 
     def rows(self) -> list[Row]:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            shutil.copy(self.path, folder)
+        with self.room(self.path) as (folder, launch):
             waiting = exercises(self.submission.number)
             self._deadly: dict[int, _Fault] = {}
             done: list[Row] = []
             # A process that a cell or an exercise has ended is started anew for what follows.
             for _ in range(MOST_LOST + len(waiting)):
                 if waiting and len(self._deadly) < MOST_LOST:
-                    with Worker(Path(folder)) as worker:
+                    with Worker(folder, launch=launch) as worker:
                         done += self._grade_while_it_lives(worker, waiting)
             words = "the process that the notebook ran in ended again and again"
             return done + [self._row(one, "stopped", words) for one in waiting]

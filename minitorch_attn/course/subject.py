@@ -560,6 +560,49 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 # -- the learner's side in another process --------------------------------------------------
 
 
+class Process(subprocess.Popen):
+    """A process that can be stopped with all that it started, for a reason.
+
+    Attributes
+    ----------
+    reason : str
+        Why it is no longer there, in a few words.
+    """
+
+    reason = "its process ended"
+
+    def stop(self, reason: str | None = None) -> None:
+        """End it and whatever it started; the first reason that is given stays."""
+        if reason is not None and "reason" not in vars(self):
+            self.reason = reason
+        with contextlib.suppress(OSError):
+            if os.name == "posix":
+                os.killpg(self.pid, signal.SIGKILL)
+            else:
+                self.kill()
+
+
+#: Starts a command with settings for its environment, its input and output being pipes.
+Launch = Callable[[list[str], dict[str, str]], Process]
+
+
+def launch_freely(folder: Path) -> Launch:
+    """Run a command in a folder, with all rights of the user: for code that is trusted."""
+
+    def launch(command: list[str], settings: dict[str, str]) -> Process:
+        return Process(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env=os.environ | settings,
+            start_new_session=os.name == "posix",  # so that its children can be stopped with it
+        )
+
+    return launch
+
+
 class Worker:
     """A process in which a learner's notebook is run and its objects are kept.
 
@@ -569,26 +612,22 @@ class Worker:
         Where it runs; relative files that the notebook writes land there.
     grace : float
         Seconds past a request's own limit after which the process is stopped.
+    launch : callable, optional
+        What starts the process: `launch_freely` in the folder, if left out.
     """
 
-    def __init__(self, folder: Path, grace: float = 5.0):
+    def __init__(self, folder: Path, grace: float = 5.0, launch: Launch | None = None):
         self.grace = grace
-        environment = os.environ | {
+        settings = {
             "IPYTHONDIR": str(folder),
             "MINITORCH_ATTN_PROGRESS": str(folder / "progress.json"),
             "MPLBACKEND": "Agg",
+            "MPLCONFIGDIR": str(folder),
             "PYTHONHASHSEED": "0",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")])),
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "minitorch_attn.course.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-            env=environment,
-            start_new_session=os.name == "posix",  # so that its children can be stopped with it
-        )
+        command = [sys.executable, "-m", "minitorch_attn.course.worker"]
+        self._process = (launch or launch_freely(folder))(command, settings)
         self._outbox: queue.SimpleQueue = queue.SimpleQueue()
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         # Threads do the waiting: neither a full pipe nor a silent one stops the grader.
@@ -626,7 +665,7 @@ class Worker:
             raise SubjectLost("it did not answer in time and was stopped") from None
         if isinstance(reply, Exception):
             self.close()
-            raise SubjectLost("its process ended")
+            raise SubjectLost(self._process.reason)
         return reply
 
     @property
@@ -637,11 +676,7 @@ class Worker:
     def close(self) -> None:
         """Stop the process and whatever it started."""
         self._outbox.put(None)
-        with contextlib.suppress(OSError):
-            if os.name == "posix":
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
+        self._process.stop()
         self._process.wait()
 
     def __enter__(self) -> Worker:

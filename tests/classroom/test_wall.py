@@ -1,0 +1,148 @@
+"""The wall: each way of building it is tried by a program that wants out, and so is no wall."""
+
+import sys
+import time
+
+import pytest
+
+from minitorch_attn.classroom import wall as walls
+from minitorch_attn.classroom.wall import WAYS, Bounds, NoWall, Wall, choose, gaps_of
+
+pytest.importorskip("psutil")
+
+SMALL = Bounds(memory=600 * 2**20, disk=8 * 2**20, processes=12)
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def wall(request):
+    wall = Wall(request.param, WAYS[request.param], SMALL)
+    gaps = gaps_of(wall)
+    if gaps:
+        pytest.skip(f"{wall.name}: {'; '.join(gaps)}")
+    return wall
+
+
+def run(wall, source, seconds=60):
+    """Run a program behind a wall: its output, and why it ended if it was stopped."""
+    process = wall.launch([sys.executable, "-c", source], {})
+    output, _ = process.communicate(timeout=seconds)
+    return output.decode(), process.reason
+
+
+def test_a_machine_that_runs_the_course_on_linux_has_a_wall():
+    if sys.platform != "linux":
+        pytest.skip("needs Linux")
+    try:
+        assert choose(bounds=SMALL).name in WAYS
+    except NoWall as error:
+        pytest.skip(str(error))
+
+
+def test_without_a_wall_the_probe_finds_what_is_open(monkeypatch):
+    monkeypatch.setattr(walls, "_missing_for", lambda wall: "")
+    gaps = " ".join(gaps_of(Wall("none", lambda command, bounds: list(command))))
+    for words in (
+        "files of other people can be read",
+        "checks can be read",
+        "can be written to",
+        "the network can be reached",
+        "processes of others can be seen",
+        "RLIMIT_AS is not",
+        "RLIMIT_NPROC is not",
+        "/tmp is not limited",
+        "rights can be won back",
+    ):
+        assert words in gaps
+
+
+def test_a_wall_behind_which_nothing_starts_is_none(monkeypatch):
+    monkeypatch.setattr(walls, "_missing_for", lambda wall: "")
+    assert gaps_of(Wall("broken", lambda command, bounds: ["false"])) == [
+        "no program starts behind it"
+    ]
+    assert "cannot be built" in gaps_of(Wall("absent", lambda command, bounds: ["/no/such"]))[0]
+
+
+def test_who_asks_for_what_is_not_there_is_told_what_each_wall_lacks(monkeypatch):
+    with pytest.raises(NoWall, match=r"no wall 'paper'.*bubblewrap"):
+        choose("paper")
+    monkeypatch.setattr(walls, "gaps_of", lambda wall: ["it leaks"])
+    with pytest.raises(NoWall, match=r"bubblewrap: it leaks\. namespaces: it leaks"):
+        choose()
+
+
+def test_a_program_behind_the_wall_runs_and_answers(wall):
+    output, _ = run(wall, "import os, numpy; print(os.getcwd(), numpy.arange(3).sum())")
+    assert output.split() == ["/tmp", "3"]
+
+
+def test_what_is_written_is_limited_and_gone_the_next_time(wall):
+    source = """
+import os
+print(os.listdir("/tmp"))
+try:
+    for number in range(100):
+        open(f"/tmp/{number}", "wb").write(bytes(2**20))
+except OSError as error:
+    print(number)
+"""
+    for _ in range(2):
+        output, _ = run(wall, source)
+        before, count = output.splitlines()
+        assert before == "[]"
+        assert int(count) <= 8
+
+
+def test_one_process_cannot_take_more_memory_than_it_may(wall):
+    output, _ = run(
+        wall,
+        "try:\n    print(len(bytearray(2**30)))\nexcept MemoryError:\n    print('refused')",
+    )
+    assert output == "refused\n"
+
+
+def test_processes_that_take_too_much_memory_together_are_stopped(wall):
+    source = """
+import os, time
+for _ in range(4):
+    if os.fork() == 0:
+        hoard = bytearray(300 * 2**20)
+        time.sleep(60)
+time.sleep(60)
+"""
+    started = time.monotonic()
+    _, reason = run(wall, source)
+    assert "memory" in reason
+    assert time.monotonic() - started < 30
+
+
+def test_a_fork_bomb_is_contained(wall):
+    source = """
+import os, sys, time
+count = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(60)
+        count += 1
+except OSError:
+    print(count, flush=True)
+os._exit(0)
+"""
+    output, reason = run(wall, source)
+    assert (output and int(output) <= SMALL.processes) or "processes" in reason
+
+
+def test_a_program_that_is_stopped_leaves_no_process_behind(wall):
+    import psutil
+
+    source = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    print('here', flush=True)\n"
+    process = wall.launch([sys.executable, "-c", source + "time.sleep(600)"], {})
+    assert process.stdout.readline() == b"here\n"
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 2
+    process.stop("enough")
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert process.reason == "enough"
