@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minitorch_attn as mt
-from minitorch_attn.metrics import bleu, exact_match
+from minitorch_attn.metrics import bleu, cider, exact_match
 
 SMOOTHINGS = ["none", "floor", "add-one", "exp"]
 
@@ -160,7 +160,7 @@ def test_exact_match_is_the_share_of_texts_without_a_mistake():
     assert exact_match([["a", "b"]], [("a", "b")]) == 1
 
 
-@pytest.mark.parametrize("metric", [bleu, exact_match])
+@pytest.mark.parametrize("metric", [bleu, cider, exact_match])
 def test_candidates_and_references_come_in_pairs(metric):
     name = metric.__name__
     with pytest.raises(ValueError, match=f"{name}: .* got 1 candidates and 2 references"):
@@ -192,3 +192,77 @@ def test_a_reference_that_is_not_in_a_list_is_refused(references):
 def test_an_unknown_smoothing_is_refused_by_name():
     with pytest.raises(ValueError, match="one of none, floor, add-one, exp, not 'laplace'"):
         bleu(["ab"], [["ab"]], smoothing="laplace")
+
+
+# -- CIDEr-D --------------------------------------------------------------------------------
+
+
+def cider_by_the_book(candidates, references):
+    """The paper's equations with a dense vector over all n-grams of all texts."""
+    scores = []
+    for candidate, several in zip(candidates, references):
+        by_order = []
+        for n in range(1, 5):
+
+            def grams(text, n=n):
+                return [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
+
+            known = sorted({g for t in [candidate] + sum(references, []) for g in grams(t)})
+            idf = np.array(
+                [
+                    math.log(len(references))
+                    - math.log(max(1, sum(any(g in grams(r) for r in rs) for rs in references)))
+                    for g in known
+                ]
+            )
+
+            def vector(text, grams=grams, known=known, idf=idf):
+                return idf * np.array([grams(text).count(g) for g in known], float)
+
+            cosines = []
+            for reference in several:
+                c, r = vector(candidate), vector(reference)
+                norms = np.linalg.norm(c) * np.linalg.norm(r)
+                cosine = np.minimum(c, r) @ r / norms if norms else 0.0
+                gap = len(candidate) - len(reference)
+                cosines.append(cosine * math.exp(-(gap**2) / 72))
+            by_order.append(np.mean(cosines))
+        scores.append(10 * np.mean(by_order))
+    return np.mean(scores)
+
+
+@given(corpus=st.lists(st.tuples(text, several_texts), min_size=1, max_size=4))
+def test_cider_is_that_of_its_equations(corpus):
+    candidates, references = (list(part) for part in zip(*corpus))
+    expected = cider_by_the_book(candidates, references)
+    assert cider(candidates, references) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_cider_of_another_implementation():
+    """The value of pycocoevalcap."""
+    references = [
+        words("a cat sat on the mat", "the cat is on the mat"),
+        words("dogs run fast today", "a dog runs fast"),
+        words("a cat sat on the mat", "the cat is on the mat"),
+    ]
+    candidates = words("a cat on the mat", "a dog runs", "the cat sat")
+    assert cider(candidates, references) == pytest.approx(2.824383, abs=1e-6)
+
+
+def test_cider_of_the_right_words_is_ten_and_of_foreign_ones_zero():
+    texts = words("a 3 left of a 7", "a 1 above a 2", "a 0 left of a 5")
+    assert cider(texts, [[text] for text in texts]) == pytest.approx(10)
+    assert cider(texts, [[text] for text in words("x y z v", "x z v w", "y z w v")]) == 0
+
+
+def test_what_is_said_of_every_picture_counts_nothing():
+    references = [[text] for text in words("a cat sleeps", "a dog sleeps", "a cow sleeps")]
+    assert cider(words("a a sleeps", "a", "sleeps a"), references) == 0
+    assert cider(words("a cat"), [words("a cat")]) == 0
+
+
+def test_cider_refuses_what_bleu_refuses():
+    with pytest.raises(ValueError, match="cider: needs a list of references for each candidate"):
+        cider(["abcd"], ["abcd"])
+    with pytest.raises(ValueError, match="cider: .* must all be str, or all sequences of tokens"):
+        cider([["a", "cat"]], [["a cat"]])
