@@ -1,0 +1,794 @@
+import numpy as np
+
+from minitorch_attn import functional as F
+from minitorch_attn import nn
+from minitorch_attn.course.exercise import Case, Exercise, module, rules
+
+
+def _maps(rng, *shape):
+    """A feature map (..., C, H, W) from a ReLU, with something active at each place."""
+    x = np.maximum(rng.normal(size=shape), 0).round(1)
+    x[..., 0, :, :] += 0.1 * (x.sum(axis=-3) == 0)
+    return x
+
+
+# -- spatial_weights ------------------------------------------------------------------------
+
+
+def spatial_weights_reference(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    return (activity / (activity**a).sum() ** (1 / a)) ** (1 / b)
+
+
+def _any_powers(rng):
+    C, H, W = rng.integers(2, 5, size=3)
+    return Case("any shape and powers", _maps(rng, C, H, W), *rng.choice([0.5, 1, 2, 3], size=2))
+
+
+spatial_weights = Exercise(
+    "23.spatial_weights",
+    reference=spatial_weights_reference,
+    cases=[
+        Case("two channels, two places", np.array([[[1.0, 4.0]], [[2.0, 0.0]]]), 2, 2),
+        Case("the same, without a root", np.array([[[1.0, 4.0]], [[2.0, 0.0]]]), 2, 1),
+        Case("three channels, a = 3", _maps(np.random.default_rng(0), 3, 2, 4), 3, 2),
+        Case("three channels, a = 1, b = 4", _maps(np.random.default_rng(1), 3, 3, 2), 1, 4),
+        Case("an empty place", np.array([[[0.0, 2.0, 1.0]], [[0.0, 1.0, 0.5]]]), 2, 2),
+    ],
+    more=_any_powers,
+    hints=[
+        "x is (C, H, W). Adding up the channels leaves one number for each place: which axis goes?",
+        "The norm is one number for the whole map: `(activity**a).sum() ** (1 / a)`.",
+        "Divide first, take the root last: `(activity / norm) ** (1 / b)`.",
+    ],
+)
+
+
+@spatial_weights.mutant("The root is missing: what you divided by the norm is raised to 1 / b.")
+def root_forgotten(x, a=2, b=2):
+    return spatial_weights_reference(x, a, 1)
+
+
+@spatial_weights.mutant("You raised to the power b. It is the b-th root: the power 1 / b.")
+def power_for_root(x, a=2, b=2):
+    return spatial_weights_reference(x, a, 1 / b)
+
+
+@spatial_weights.mutant(
+    "You divided by the sum of the powers; the norm takes their a-th root as well: "
+    "`(activity**a).sum() ** (1 / a)`."
+)
+def norm_without_its_root(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    return (activity / (activity**a).sum()) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "You took the root before the norm, so that the norm is that of the roots. Divide first."
+)
+def root_before_the_norm(x, a=2, b=2):
+    root = x.sum(axis=0) ** (1 / b)
+    return root / (root**a).sum() ** (1 / a)
+
+
+@spatial_weights.mutant("The two powers are in each other's place: a is the norm's, b the root's.")
+def powers_exchanged(x, a=2, b=2):
+    return spatial_weights_reference(x, b, a)
+
+
+@spatial_weights.mutant(
+    "The norm is always the 2-norm in yours: it should have the power a that is given."
+)
+def always_the_two_norm(x, a=2, b=2):
+    return spatial_weights_reference(x, 2, b)
+
+
+@spatial_weights.mutant("The root is always the square root in yours; it should be the b-th.")
+def always_the_square_root(x, a=2, b=2):
+    return spatial_weights_reference(x, a, 2)
+
+
+@spatial_weights.mutant(
+    "You took the largest channel at each place; the activity is the sum of the channels."
+)
+def maximum_of_channels(x, a=2, b=2):
+    return spatial_weights_reference(x.max(axis=0, keepdims=True), a, b)
+
+
+@spatial_weights.mutant(
+    "You took the channels' Euclidean length at each place; the activity is their plain sum."
+)
+def length_of_channels(x, a=2, b=2):
+    return spatial_weights_reference(np.sqrt((x**2).sum(axis=0, keepdims=True)), a, b)
+
+
+@spatial_weights.mutant(
+    "You made the weights sum to 1. They are divided by the a-norm alone, and then the root is "
+    "taken."
+)
+def sum_to_one(x, a=2, b=2):
+    s = x.sum(axis=0) ** (1 / b)
+    return s / s.sum()
+
+
+@spatial_weights.mutant("You divided by the largest activity; it is the a-norm of all of them.")
+def divided_by_the_largest(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    return (activity / activity.max()) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "Each row has its own norm in yours. There is one norm, over all places of the image."
+)
+def norm_of_each_row(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    norm = (activity**a).sum(axis=1, keepdims=True) ** (1 / a)
+    return (activity / np.where(norm > 0, norm, 1)) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "You added up the places and kept the channels; it is the channels that are added up: axis 0."
+)
+def places_added_up(x, a=2, b=2):
+    activity = x.sum(axis=(1, 2))
+    return (activity / (activity**a).sum() ** (1 / a)) ** (1 / b)
+
+
+@spatial_weights.mutant("The norm is missing: what the root is taken of is divided by it.")
+def norm_forgotten(x, a=2, b=2):
+    return x.sum(axis=0) ** (1 / b)
+
+
+# -- channel_weights ------------------------------------------------------------------------
+
+
+def _rarity(q):
+    """log(sum of q / q), and 0 where q is 0."""
+    return np.where(q > 0, np.log(q.sum() / np.where(q > 0, q, 1)), 0)
+
+
+def channel_weights_reference(x):
+    return _rarity((x > 0).mean(axis=(1, 2)))
+
+
+def _any_map(rng):
+    x = _maps(rng, *rng.integers(2, 5, size=3))
+    x[rng.integers(len(x))] *= rng.integers(2)
+    return Case("any shape", x)
+
+
+channel_weights = Exercise(
+    "23.channel_weights",
+    reference=channel_weights_reference,
+    cases=[
+        Case("one active everywhere, one at half", np.array([[[1.0, 3.0]], [[0.0, 2.0]]])),
+        Case("three channels", _maps(np.random.default_rng(3), 3, 3, 4)),
+        Case("one that is never active", np.array([[[1.0, 3.0]], [[0.0, 0.0]], [[2.0, 0.0]]])),
+        Case("a single active channel", np.array([[[0.0, 0.0]], [[1.0, 0.0]]])),
+    ],
+    more=_any_map,
+    hints=[
+        "`x > 0` is an array of truth values, and the mean of truth values is the share of True.",
+        "`q = (x > 0).mean(axis=(1, 2))` has one share for each channel; `q.sum()` is one number.",
+        "Begin with zeros, `t = np.zeros(len(q))`, and fill in the active channels only: with "
+        "`active = q > 0`, assign to `t[active]`.",
+    ],
+)
+
+
+def _divide(above, below):
+    with np.errstate(all="ignore"):
+        return above / below
+
+
+@channel_weights.mutant(
+    "A channel that is active nowhere got an infinite weight, log(sum / 0). Its weight is to be 0."
+)
+def infinite_for_the_silent(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.log(_divide(q.sum(), q))
+
+
+@channel_weights.mutant(
+    "You kept zero from the division by adding a little to it, as the paper does: then the silent "
+    "channel has the largest weight. Here its weight is 0, and nothing is added for the others."
+)
+def a_little_added(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.log((len(q) * 1e-6 + q.sum()) / (1e-6 + q))
+
+
+@channel_weights.mutant(
+    "You added up the values of each channel. Here it counts at how many places a channel is "
+    "active, not how strongly: `x > 0`."
+)
+def strength_for_count(x):
+    return _rarity(x.mean(axis=(1, 2)))
+
+
+@channel_weights.mutant(
+    "Above the line stands the sum of all shares, not 1: log(1 / q) is 0 for a channel that is "
+    "active everywhere."
+)
+def one_above_the_line(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return -np.log(np.where(q > 0, q, 1))
+
+
+@channel_weights.mutant("Above the line stands the sum of all shares, not the number of channels.")
+def channels_above_the_line(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.where(q > 0, np.log(len(q) / np.where(q > 0, q, 1)), 0)
+
+
+@channel_weights.mutant("The quotient is upside down: your weights are negative.")
+def upside_down(x):
+    return -channel_weights_reference(x)
+
+
+@channel_weights.mutant("The logarithm is missing.")
+def without_logarithm(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.where(q > 0, _divide(q.sum(), q), 0)
+
+
+@channel_weights.mutant("It is the natural logarithm, `np.log`; yours is that to the base 2.")
+def logarithm_to_the_base_two(x):
+    return channel_weights_reference(x) / np.log(2)
+
+
+@channel_weights.mutant("It is the natural logarithm, `np.log`; yours is that to the base 10.")
+def logarithm_to_the_base_ten(x):
+    return channel_weights_reference(x) / np.log(10)
+
+
+@channel_weights.mutant(
+    "You added 1 under the logarithm, as some forms of idf do; here nothing is added."
+)
+def one_added(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.where(q > 0, np.log(1 + _divide(q.sum(), q)), 0)
+
+
+@channel_weights.mutant(
+    "You took the share of places where the channel is silent; q is that where it is active."
+)
+def silent_for_active(x):
+    return _rarity((x == 0).mean(axis=(1, 2)))
+
+
+@channel_weights.mutant("Above the line stands the mean of the shares in yours; it is their sum.")
+def mean_above_the_line(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.where(q > 0, np.log(_divide(q.mean(), np.where(q > 0, q, 1))), 0)
+
+
+@channel_weights.mutant(
+    "You counted channels at each place. One weight for each channel is asked for: count places, "
+    "axes 1 and 2."
+)
+def counted_along_channels(x):
+    return _rarity((x > 0).mean(axis=0))
+
+
+# -- weighted_sum ---------------------------------------------------------------------------
+
+
+def _weighted_sum(
+    x,
+    a,
+    b,
+    *,
+    direct=lambda s, column: s * column,
+    contribution=lambda s, ds: s * ds,
+    share=lambda u, a: u**a,
+    taken=lambda p, e: p * e.sum(),
+    below=lambda b, activity, s: b * activity,
+    out=lambda s, x: (s * x).sum(axis=(1, 2)),
+    spread=lambda g, x: g,
+    powers=None,
+):
+    """With its rule; each setting can be replaced by a mistake."""
+    a_used, b_used = powers or (a, b)
+    activity = x.sum(axis=0)
+    norm = (activity**a_used).sum() ** (1 / a_used)
+    s = (activity / norm) ** (1 / b_used)
+
+    def vjp_x(dy):
+        column = dy[:, None, None]
+        e = contribution(s, (column * x).sum(axis=0))
+        p = share(activity / norm, a)
+        through_s = (e - taken(p, e)) / below(b, activity, s)
+        return direct(s, column) + spread(through_s, x)
+
+    return out(s, x), vjp_x
+
+
+def weighted_sum_reference(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b)
+
+
+def _full(rng, *shape):
+    return (np.abs(rng.normal(size=shape)) + 0.2).round(1)
+
+
+weighted_sum = Exercise(
+    "23.weighted_sum",
+    reference=weighted_sum_reference,
+    observe=rules,
+    cases=[
+        Case("two channels, two places", np.array([[[1.0, 4.0]], [[2.0, 0.0]]]), a=2, b=2),
+        Case("three channels, without a root", _full(np.random.default_rng(0), 3, 2, 2), a=2, b=1),
+        Case("as many channels as rows", _full(np.random.default_rng(1), 3, 3, 2), a=3, b=2),
+        Case("the norm of a = 1", _full(np.random.default_rng(2), 2, 3, 2), a=1, b=3),
+    ],
+    more=lambda rng: Case(
+        "any shape and powers",
+        _full(rng, *rng.integers(2, 5, size=3)),
+        a=int(rng.integers(1, 4)),
+        b=int(rng.integers(1, 4)),
+    ),
+    hints=[
+        "Forward: s as in exercise 1, then `(s * x).sum(axis=(1, 2))`.",
+        "In the rule dy is (C,): `column = dy[:, None, None]` broadcasts over the places. Then "
+        "`s * column` is the first term, (C, H, W).",
+        "`e = s * (column * x).sum(axis=0)` and `p = activity**a / (activity**a).sum()`, both "
+        "(H, W).",
+        "The second term, `(e - p * e.sum()) / (b * activity)`, is (H, W): added to the first it "
+        "broadcasts over the channels.",
+    ],
+)
+
+
+@weighted_sum.mutant(
+    "The output is right. x also made the weights: the second term of the rule is missing."
+)
+def weights_taken_as_constant(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, spread=lambda g, x: 0)
+
+
+@weighted_sum.mutant(
+    "The output is right. The norm was taken for a constant in the rule; a place that gains weight "
+    "takes it from the others: - p times the sum of e."
+)
+def norm_taken_as_constant(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, taken=lambda p, e: 0)
+
+
+@weighted_sum.mutant(
+    "The output is right. The first term is missing: through the sum itself x gets s dy."
+)
+def sum_forgotten(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, direct=lambda s, column: 0 * column)
+
+
+@weighted_sum.mutant(
+    "The output is right. The root brings a factor 1 / b, which is missing in the second term."
+)
+def root_not_differentiated(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, below=lambda b, activity, s: activity)
+
+
+@weighted_sum.mutant("The output is right. 1 / b became b in the second term.")
+def times_b(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, below=lambda b, activity, s: activity / b)
+
+
+@weighted_sum.mutant(
+    "The output is right. The second term is divided by s' in the equation; yours is not."
+)
+def not_divided_by_activity(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, below=lambda b, activity, s: b)
+
+
+@weighted_sum.mutant(
+    "The output is right. The second term is divided by the activity s', not by the weight s."
+)
+def divided_by_the_weight(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, below=lambda b, activity, s: b * s)
+
+
+@weighted_sum.mutant(
+    "The output is right. p are shares of the activity to the power a: they sum to 1. Yours is the "
+    "activity over its norm, without the power."
+)
+def share_without_power(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, share=lambda u, a: u)
+
+
+@weighted_sum.mutant(
+    "The output is right. p are shares of the activity to the power a; yours are shares of the "
+    "activity itself."
+)
+def share_of_the_activity(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, share=lambda u, a: u / u.sum())
+
+
+@weighted_sum.mutant(
+    "The output is right. p are shares of the activity to the power a; yours are shares of the "
+    "weights s."
+)
+def share_of_the_weights(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, share=lambda u, a: u ** (1 / b) / (u ** (1 / b)).sum())
+
+
+@weighted_sum.mutant(
+    "The output is right. In the second term stands the sum of e over all places, not their mean."
+)
+def mean_of_contributions(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, taken=lambda p, e: p * e.mean())
+
+
+@weighted_sum.mutant(
+    "The output is right. Each place takes p times the sum of all e; yours takes p times its own e."
+)
+def its_own_contribution(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, taken=lambda p, e: p * e)
+
+
+@weighted_sum.mutant("The output is right. What the norm takes is subtracted, not added.")
+def added_for_subtracted(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, taken=lambda p, e: -p * e.sum())
+
+
+@weighted_sum.mutant(
+    "The output is right. In e the factor s is missing: e = s times the sum of dy x over the "
+    "channels."
+)
+def contribution_without_weight(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, contribution=lambda s, ds: ds)
+
+
+@weighted_sum.mutant(
+    "The output is right. The second term was divided by the number of channels; x enters the "
+    "activity with weight 1."
+)
+def divided_by_channels(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, spread=lambda g, x: g / len(x))
+
+
+@weighted_sum.mutant(
+    "The output is right. The second term is the same for all channels; yours is multiplied by x."
+)
+def times_x(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, spread=lambda g, x: g * x)
+
+
+@weighted_sum.mutant("You took the mean over the places; y is their sum, with the weights s.")
+def mean_over_places(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, out=lambda s, x: (s * x).mean(axis=(1, 2)))
+
+
+@weighted_sum.mutant("The weights are missing in the output: y sums s x, not x.")
+def plain_sum(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, out=lambda s, x: x.sum(axis=(1, 2)))
+
+
+@weighted_sum.mutant(
+    "You divided by the sum of the weights, as in a weighted mean; y is a weighted sum."
+)
+def weighted_mean(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, out=lambda s, x: (s * x).sum(axis=(1, 2)) / s.sum())
+
+
+@weighted_sum.mutant("The root of the weights is missing: s is raised to 1 / b.")
+def weights_without_root(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, powers=(a, 1))
+
+
+@weighted_sum.mutant("The powers are not those that are given: yours are 2 and 2 always.")
+def powers_of_the_paper(x, *, a=2, b=2):
+    return _weighted_sum(x, 2, 2)
+
+
+# -- CroW -----------------------------------------------------------------------------------
+
+
+class CroWReference(nn.Module):
+    def __init__(self, a=2, b=2):
+        super().__init__()
+        self.a, self.b = a, b
+
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), p=self.a, dim=(1, 2)) ** (1 / self.b)
+
+    def counted(self, x):
+        return (x > 0).to(x.dtype)
+
+    def channels(self, x):
+        q = self.counted(x).mean(dim=(2, 3))
+        return (q.sum(dim=1, keepdim=True) / q).log()
+
+    def forward(self, x):
+        return self.channels(x) * (x * self.places(x).unsqueeze(1)).sum(dim=(2, 3))
+
+
+def _active_maps(seed, *shape):
+    """Each channel of each image is active somewhere, and each place has something active."""
+    x = _maps(np.random.default_rng(seed), *shape)
+    x[:, :, 0, 0] += 0.1 * (x.sum(axis=(2, 3)) == 0)
+    return x
+
+
+CroW = Exercise(
+    "23.CroW",
+    reference=CroWReference,
+    observe=module,
+    cases=[
+        Case("one image", _active_maps(0, 1, 2, 2, 3)),
+        Case("two images", _active_maps(1, 2, 3, 2, 3)),
+        Case("two images, other powers", _active_maps(2, 2, 3, 3, 2), a=3, b=1),
+        Case("as many images as channels", _active_maps(4, 3, 3, 2, 2), a=1, b=3),
+    ],
+    more=lambda rng: Case(
+        "any shape and powers",
+        _active_maps(int(rng.integers(100)), *(int(n) for n in rng.integers(2, 5, size=4))),
+        a=int(rng.integers(1, 4)),
+        b=int(rng.integers(1, 4)),
+    ),
+    hints=[
+        "Keep the powers in `__init__`: `self.a, self.b = a, b`.",
+        "Places: `x.sum(dim=1)` is (N, H, W). `F.normalize(..., p=self.a, dim=(1, 2))` divides "
+        "each image by its own norm; then `** (1 / self.b)`.",
+        "Channels: `q = (x > 0).to(x.dtype).mean(dim=(2, 3))` is (N, C), and its sum over the "
+        "channels is taken with `dim=1, keepdim=True`.",
+        "`(x * s.unsqueeze(1)).sum(dim=(2, 3))` is the weighted sum, (N, C); multiply it by t.",
+    ],
+)
+
+
+@CroW.mutant("The weights of the channels are missing: multiply by t at the end.")
+class WithoutChannels(CroWReference):
+    def channels(self, x):
+        return 1.0
+
+
+@CroW.mutant("The weights of the places are missing: yours is t times the plain sum.")
+class WithoutPlaces(CroWReference):
+    def forward(self, x):
+        return self.channels(x) * x.sum(dim=(2, 3))
+
+
+@CroW.mutant(
+    "The norm runs over the whole batch in yours: an image's weights then depend on the others "
+    "beside it. Over dims 1 and 2 of (N, H, W) alone."
+)
+class NormOfTheBatch(CroWReference):
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), p=self.a, dim=(0, 1, 2)) ** (1 / self.b)
+
+
+@CroW.mutant(
+    "You counted over the whole batch: one t for all images. Each image has its own, (N, C)."
+)
+class CountedOverTheBatch(CroWReference):
+    def channels(self, x):
+        q = self.counted(x).mean(dim=(0, 2, 3), keepdim=True).reshape(1, -1)
+        return (q.sum(dim=1, keepdim=True) / q).log()
+
+
+@CroW.mutant(
+    "The output is right. The weights of the places were cut off from the graph: x made them, too."
+)
+class PlacesCutOff(CroWReference):
+    def places(self, x):
+        return super().places(x).detach()
+
+
+@CroW.mutant(
+    "t is made of the channels' values in yours. It is made of the shares of places where they are "
+    "active: `(x > 0).to(x.dtype)`."
+)
+class StrengthForCount(CroWReference):
+    def counted(self, x):
+        return x
+
+
+@CroW.mutant("The weighted values are summed over the places; you took their mean.")
+class MeanOverPlaces(CroWReference):
+    def forward(self, x):
+        return super().forward(x) / (x.shape[2] * x.shape[3])
+
+
+@CroW.mutant(
+    "You divided y by its length. That comes after the module, before a search; here y keeps its "
+    "length."
+)
+class DividedByItsLength(CroWReference):
+    def forward(self, x):
+        return F.normalize(super().forward(x), dim=1)
+
+
+@CroW.mutant(
+    "You weighed the channels first and made the weights of the places of the result. Both kinds "
+    "of weights are made of x itself."
+)
+class ChannelsFirst(CroWReference):
+    def forward(self, x):
+        x = x * self.channels(x).unsqueeze(2).unsqueeze(3)
+        return (x * self.places(x).unsqueeze(1)).sum(dim=(2, 3))
+
+
+@CroW.mutant(
+    "You weighed the places first and made t of the result's values. t counts, in x itself."
+)
+class PlacesFirst(CroWReference):
+    def forward(self, x):
+        weighed = x * self.places(x).unsqueeze(1)
+        q = weighed.mean(dim=(2, 3))
+        return (q.sum(dim=1, keepdim=True) / q).log() * weighed.sum(dim=(2, 3))
+
+
+@CroW.mutant("The power a is not used: your norm is the 2-norm always.")
+class AlwaysTheTwoNorm(CroWReference):
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), dim=(1, 2)) ** (1 / self.b)
+
+
+@CroW.mutant("The power b is not used: your root is the square root always.")
+class AlwaysTheSquareRoot(CroWReference):
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), p=self.a, dim=(1, 2)) ** 0.5
+
+
+@CroW.mutant("The root is missing: the normalised activity is raised to 1 / b.")
+class WithoutRoot(CroWReference):
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), p=self.a, dim=(1, 2))
+
+
+@CroW.mutant("The logarithm is missing in the weights of the channels.")
+class WithoutLogarithm(CroWReference):
+    def channels(self, x):
+        return super().channels(x).exp()
+
+
+@CroW.mutant(
+    "In t the sum of the shares is missing above the line: it is log(sum / q), not log(1 / q)."
+)
+class OneAboveTheLine(CroWReference):
+    def channels(self, x):
+        return -self.counted(x).mean(dim=(2, 3)).log()
+
+
+@CroW.mutant(
+    "The sum of the shares runs over the images in yours: over the channels, dim 1, of each image."
+)
+class SummedOverImages(CroWReference):
+    def channels(self, x):
+        q = self.counted(x).mean(dim=(2, 3))
+        return (q.sum(dim=0, keepdim=True) / q).log()
+
+
+@CroW.mutant(
+    "The activity is the sum of the channels, dim 1 of (N, C, H, W); you took the largest."
+)
+class LargestChannel(CroWReference):
+    def places(self, x):
+        return F.normalize(x.amax(dim=1), p=self.a, dim=(1, 2)) ** (1 / self.b)
+
+
+# -- expanded_query -------------------------------------------------------------------------
+
+
+def _unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _first(q, g, k):
+    return np.argsort(-(g @ q), kind="stable")[:k]
+
+
+def expanded_query_reference(q, g, k):
+    return _unit(q + g[_first(q, g, k)].sum(axis=0))
+
+
+def _search(label, rng, G, D, k):
+    q, g = _unit(rng.normal(size=D)), _unit(rng.normal(size=(G, D)))
+    return Case(label, q, g, int(k))
+
+
+expanded_query = Exercise(
+    "23.expanded_query",
+    reference=expanded_query_reference,
+    cases=[
+        Case(
+            "three descriptors, one answer",
+            np.array([1.0, 0.0]),
+            np.array([[0.0, 1.0], [0.8, 0.6], [0.6, 0.8]]),
+            1,
+        ),
+        Case(
+            "three descriptors, two answers",
+            np.array([1.0, 0.0]),
+            np.array([[0.0, 1.0], [0.8, 0.6], [0.6, 0.8]]),
+            2,
+        ),
+        _search("ten descriptors, four answers", np.random.default_rng(0), 10, 4, 4),
+        _search("as many answers as there are", np.random.default_rng(1), 5, 3, 5),
+    ],
+    more=lambda rng: _search(
+        "any size", rng, int(rng.integers(4, 9)), int(rng.integers(2, 5)), int(rng.integers(1, 5))
+    ),
+    hints=[
+        "`g @ q` has the likeness of the query to each descriptor, (G,).",
+        "`first = np.argsort(-(g @ q), kind='stable')[:k]` are the numbers of the first answers, "
+        "and `g[first]` their descriptors, (k, D).",
+        "Add `g[first].sum(axis=0)` to q, then divide by `np.linalg.norm` of the result.",
+    ],
+)
+
+
+@expanded_query.mutant(
+    "You added the mean of the answers, so that the query itself counts as much as all of them. It "
+    "is their sum."
+)
+def mean_of_the_answers(q, g, k):
+    return _unit(q + g[_first(q, g, k)].mean(axis=0))
+
+
+@expanded_query.mutant("The query itself is missing: it is added to the first answers.")
+def without_the_query(q, g, k):
+    return _unit(g[_first(q, g, k)].sum(axis=0))
+
+
+@expanded_query.mutant(
+    "Your answers are the least alike: `argsort` counts up. Turn the sign: `np.argsort(-values)`."
+)
+def the_least_alike(q, g, k):
+    return _unit(q + g[_first(-q, g, k)].sum(axis=0))
+
+
+@expanded_query.mutant("The new query should be divided by its length.")
+def length_not_one(q, g, k):
+    return q + g[_first(q, g, k)].sum(axis=0)
+
+
+@expanded_query.mutant(
+    "You divided by k + 1, which makes a mean; its length is not 1. Divide by the length."
+)
+def mean_for_length(q, g, k):
+    return (q + g[_first(q, g, k)].sum(axis=0)) / (k + 1)
+
+
+@expanded_query.mutant(
+    "You divided the answers' sum by its length before adding it: then the query counts as much as "
+    "all answers together."
+)
+def answers_of_length_one(q, g, k):
+    return _unit(q + _unit(g[_first(q, g, k)].sum(axis=0)))
+
+
+@expanded_query.mutant(
+    "You weighed each answer by its likeness. That is a later form; here all of them count alike."
+)
+def weighed_by_likeness(q, g, k):
+    first = _first(q, g, k)
+    return _unit(q + (g @ q)[first] @ g[first])
+
+
+@expanded_query.mutant(
+    "You left the most alike out, as if it were the query itself. Here the query is not in the "
+    "gallery: the first k count."
+)
+def first_left_out(q, g, k):
+    return _unit(q + g[_first(q, g, k + 1)[1:]].sum(axis=0))
+
+
+@expanded_query.mutant("You added every descriptor of the gallery; only the first k are added.")
+def whole_gallery(q, g, k):
+    return _unit(q + g.sum(axis=0))
+
+
+@expanded_query.mutant(
+    "You took the first k rows of the gallery as they stand; sort them by likeness first."
+)
+def not_sorted(q, g, k):
+    return _unit(q + g[:k].sum(axis=0))
+
+
+@expanded_query.mutant(
+    "You returned the numbers of the first answers; the new query is asked for, (D,)."
+)
+def numbers_for_query(q, g, k):
+    return _first(q, g, k)
