@@ -38,11 +38,24 @@ def give_up_rights() -> None:
         raise OSError(ctypes.get_errno(), "rights cannot be given up")
 
 
+def stay_behind() -> None:
+    """Let a child go on, and stay as the first process, with whose end all others end.
+
+    Who started this room can stop it by stopping this process; the child cannot leave it.
+    """
+    child = os.fork()
+    while child:
+        ended, status = os.wait()
+        if ended == child:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
 terms, *command = sys.argv[1:]
 terms = json.loads(terms)
-if terms["user"] is not None:
-    become(terms["user"])
 if terms["privileged"]:
+    stay_behind()
+    if terms["user"] is not None:
+        become(terms["user"])
     give_up_rights()
 for name, most in terms["limits"].items():
     resource.setrlimit(getattr(resource, name), (most, most))

@@ -159,7 +159,8 @@ def _with_bubblewrap(command: Sequence[str], bounds: Bounds) -> list[str]:
 def _with_namespaces(command: Sequence[str], bounds: Bounds) -> list[str]:
     room = Path(tempfile.gettempdir(), f"minitorch-attn-room-{os.getuid()}")
     room.mkdir(mode=0o700, exist_ok=True)
-    line = ["unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
+    line = ["setpriv", "--pdeathsig", "KILL"]  # the room goes when the grader goes
+    line += ["unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
     if os.getuid() == 0:  # it gets a user of its own, who owns nothing
         user = 2**30 + secrets.randbelow(2**20)
     else:

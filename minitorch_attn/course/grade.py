@@ -32,11 +32,14 @@ class Limits:
         For running one cell, and all of them.
     check : float
         For each check, all its cases together.
+    submission : float
+        For everything: where code ends its process, what follows is run again in a new one.
     """
 
     cell: float = 60.0
     notebook: float = 300.0
     check: float = 30.0
+    submission: float = 1200.0
 
 
 @dataclass(frozen=True)
@@ -144,14 +147,22 @@ class _Grading:
         with self.room(self.path) as (folder, launch):
             waiting = exercises(self.submission.number)
             self._deadly: dict[int, _Fault] = {}
+            self._finish = time.monotonic() + self.limits.submission
             done: list[Row] = []
             # A process that a cell or an exercise has ended is started anew for what follows.
             for _ in range(MOST_LOST + len(waiting)):
-                if waiting and len(self._deadly) < MOST_LOST:
+                if waiting and len(self._deadly) < MOST_LOST and self._left > 0:
                     with Worker(folder, launch=launch) as worker:
                         done += self._grade_while_it_lives(worker, waiting)
             words = "the process that the notebook ran in ended again and again"
+            if self._left <= 0:
+                words = f"the submission took longer than {self.limits.submission:g} s"
             return done + [self._row(one, "stopped", words) for one in waiting]
+
+    @property
+    def _left(self) -> float:
+        """Seconds that are left for the submission."""
+        return self._finish - time.monotonic()
 
     def _grade_while_it_lives(self, worker: Worker, waiting: list[Exercise]) -> list[Row]:
         rows: list[Row] = []
@@ -160,7 +171,7 @@ class _Grading:
             taken = Side(worker.send, self.limits.check).ask("taken")
         except SubjectLost:
             return rows
-        while waiting and worker.lives:
+        while waiting and worker.lives and self._left > 0:
             exercise = waiting.pop(0)
             rows.append(
                 self._taken(exercise) if exercise.id in taken else self._check(worker, exercise)
@@ -176,7 +187,7 @@ class _Grading:
             If a cell ended the process; it will be left out the next time.
         """
         self._faults = dict(self._deadly)
-        finish = time.monotonic() + self.limits.notebook
+        finish = min(time.monotonic() + self.limits.notebook, self._finish)
         for number, cell in enumerate(self.submission.cells, 1):
             if number in self._deadly:
                 continue
@@ -201,7 +212,7 @@ class _Grading:
                 raise
 
     def _check(self, worker: Worker, exercise: Exercise) -> Row:
-        side = Side(worker.send, self.limits.check)
+        side = Side(worker.send, min(self.limits.check, self._left))
         try:
             answer = side.ask("name", name=exercise.name)
             home = side.ask("home", name=exercise.name)

@@ -1,5 +1,6 @@
 """The wall: each way of building it is tried by a program that wants out, and so is no wall."""
 
+import subprocess
 import sys
 import time
 
@@ -136,8 +137,18 @@ os._exit(0)
 def test_a_program_that_is_stopped_leaves_no_process_behind(wall):
     import psutil
 
-    source = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    print('here', flush=True)\n"
-    process = wall.launch([sys.executable, "-c", source + "time.sleep(600)"], {})
+    source = """
+import ctypes, os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+else:
+    ctypes.CDLL(None).prctl(1, 0)  # not to be told when a parent dies
+    os.setpgid(0, 0)
+    print("here", flush=True)
+time.sleep(600)
+"""
+    process = wall.launch([sys.executable, "-c", source], {})
     assert process.stdout.readline() == b"here\n"
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 2
@@ -146,3 +157,26 @@ def test_a_program_that_is_stopped_leaves_no_process_behind(wall):
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
     assert process.reason == "enough"
+
+
+def test_a_room_goes_when_its_grader_is_killed(wall):
+    """The grader here is a process of its own, killed with no chance to tidy up."""
+    import psutil
+
+    source = f"""
+import sys, time
+from minitorch_attn.classroom.wall import WAYS, Wall
+loop = [sys.executable, "-c", "print(flush=True)\\nwhile True: pass"]
+process = Wall({wall.name!r}, WAYS[{wall.name!r}]).launch(loop, {{}})
+process.stdout.readline()
+print(process.pid, flush=True)
+time.sleep(600)
+"""
+    grader = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
+    room = psutil.Process(int(grader.stdout.readline()))
+    family = room.children(recursive=True)
+    assert family
+    grader.kill()
+    grader.wait()
+    _, alive = psutil.wait_procs([room, *family], timeout=10)
+    assert not alive
