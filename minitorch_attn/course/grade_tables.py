@@ -122,12 +122,12 @@ def _csv(names: list[str], records: Iterable[Any]) -> str:
     buffer.write("\ufeff")  # by which Excel knows UTF-8
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([_as_cell(getattr(record, name)) for name in names] for record in records)
+    writer.writerows([as_cell(getattr(record, name)) for name in names] for record in records)
     return buffer.getvalue()
 
 
-def _as_cell(value: Any) -> Any:
+def as_cell(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula gets a quote in front, which stops that."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         value = f"'{value}"
     return value.replace("\r", " ") if isinstance(value, str) else value
