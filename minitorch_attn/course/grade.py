@@ -289,7 +289,7 @@ class _Grading:
             cause=_one_line(cause),
             passed=report.passed if report else 0,
             cases=report.looked_at if report else 0,
-            message=message or (str(report.page) if report else cause),
+            message=_writable(message or (str(report.page) if report else cause)),
         )
 
 
@@ -315,7 +315,12 @@ def _words_of(error: SubjectError, name: str = "") -> str:
     return text
 
 
+def _writable(text: str) -> str:
+    """Text that can be written as UTF-8, whatever a learner's exception put into it."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _one_line(text: str) -> str:
-    """Text that fits into a table, whatever a learner's exception put into it."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    """Text that fits into a table."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in _writable(text))
     return textwrap.shorten(printable, 160, placeholder=" ...")

@@ -15,6 +15,11 @@ from .exercise import exercises
 from .exercise_cells import CHECK_PREFIX
 
 
+#: A larger notebook, or one of more code cells, is no answer to an exercise set.
+MOST_BYTES = 32 * 2**20
+MOST_CELLS = 1000
+
+
 class BadNotebook(ValueError):
     """A file that cannot be graded; the message says what it is and how to mend it."""
 
@@ -91,9 +96,14 @@ def read_submission(path: Path, lesson: int | None = None) -> Submission:
 def _content(path: Path) -> Any:
     """What is in the file, as JSON."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise BadNotebook(f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+    if len(data) > MOST_BYTES:
+        raise BadNotebook(
+            f"has more than {MOST_BYTES // 2**20} MiB: clear its outputs, and hand it in again"
+        )
     if not data.strip():
         raise BadNotebook("is empty: ask for it to be saved and handed in again")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
@@ -122,9 +132,12 @@ def _code_cells(content: Any) -> list[Cell]:
             "jupyter nbconvert --to notebook --inplace on it"
         )
     try:
-        return [_code_cell(cell) for cell in content["cells"] if cell["cell_type"] == "code"]
+        cells = [_code_cell(cell) for cell in content["cells"] if cell["cell_type"] == "code"]
     except (LookupError, TypeError, AttributeError) as error:
         raise BadNotebook("is not a notebook (format 4)") from error
+    if len(cells) > MOST_CELLS:
+        raise BadNotebook(f"has {len(cells)} code cells: at most {MOST_CELLS} are run")
+    return cells
 
 
 def _code_cell(cell: dict[str, Any]) -> Cell:
