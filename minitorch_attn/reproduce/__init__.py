@@ -6,6 +6,7 @@ import argparse
 import importlib
 
 EXPERIMENTS = {
+    "retrieval": "global descriptors of images, with classes unseen in training",
     "stn": "spatial transformers on distorted digits (Jaderberg et al. 2015, table 1)",
 }
 

@@ -15,6 +15,7 @@ from ..attention import SpatialTransformer
 from ..data import DataLoader, ImageDataset, TensorDataset
 from ..engine.optional import require
 from ..training import DivergedError, evaluate, fit
+from .arguments import count, rate
 from .distorted_digits import PROTOCOLS, SIZE, Distort
 
 TRANSFORMS = ("affine", "projective", "thin_plate_spline")
@@ -62,26 +63,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-download", action="store_true", help="use only files that are there")
     parser.add_argument(
-        "--limit", type=_count, metavar="N", help="first N training and test images (default: all)"
+        "--limit", type=count, metavar="N", help="first N training and test images (default: all)"
+    )
+    parser.add_argument("--epochs", type=count, default=10, metavar="N", help="default %(default)s")
+    parser.add_argument(
+        "--batch-size", type=count, default=64, metavar="N", help="default %(default)s"
     )
     parser.add_argument(
-        "--epochs", type=_count, default=10, metavar="N", help="default %(default)s"
-    )
-    parser.add_argument(
-        "--batch-size", type=_count, default=64, metavar="N", help="default %(default)s"
-    )
-    parser.add_argument(
-        "--lr", type=_rate, default=1e-3, metavar="X", help="of Adam (default %(default)s)"
+        "--lr", type=rate, default=1e-3, metavar="X", help="of Adam (default %(default)s)"
     )
     parser.add_argument(
         "--filters",
-        type=_count,
+        type=count,
         default=32,
         metavar="N",
         help="channels of the two convolutions; the paper has 32 to 64 (default %(default)s)",
     )
     parser.add_argument(
-        "--seeds", type=_count, default=1, metavar="N", help="runs to average (default %(default)s)"
+        "--seeds", type=count, default=1, metavar="N", help="runs to average (default %(default)s)"
     )
     parser.add_argument(
         "--animate",
@@ -90,23 +89,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .gif or .png that shows, epoch by epoch, where the last of the models with a "
         "transformer reads a few test images",
     )
-
-
-def _count(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
-    return number
-
-
-def _rate(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
-    return number
 
 
 def _animation_file(name: str) -> Path:
@@ -160,11 +142,11 @@ def _report(args: argparse.Namespace, train: ImageDataset, test: ImageDataset) -
     print("model    parameters   error %   paper, 150,000 steps")
     for name in args.models:
         errors = [_error(args, name, train, test, seed) for seed in range(args.seeds)]
-        count = sum(p.numel() for p in _model(args, name).parameters())
+        parameters = sum(p.numel() for p in _model(args, name).parameters())
         paper = TABLE_1[args.protocol][name]
         if isinstance(paper, tuple):
             paper = paper[TRANSFORMS.index(args.transform)]
-        print(f"{name:8} {count:10,} {np.mean(errors):9.2f} {paper:7.1f}", flush=True)
+        print(f"{name:8} {parameters:10,} {np.mean(errors):9.2f} {paper:7.1f}", flush=True)
 
 
 def _error(
