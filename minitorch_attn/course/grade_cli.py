@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Run each notebook in a process of its own and grade its exercises by the same checks that "
         "the learner has, on more cases. Grade only notebooks of people you trust: the process "
-        "may do whatever you may."
+        "may do whatever you may. `minitorch-attn class grade` grades behind a wall."
     )
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     parser.add_argument(

@@ -560,3 +560,12 @@ def test_an_interrupted_run_prints_what_it_has_and_leaves_the_old_grades(tmp_pat
     assert scores.read_text() == "old"
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["00_a.ipynb", "00_b.ipynb", "scores.csv"]
+
+
+def test_a_submission_that_takes_too_long_altogether_is_stopped(graded):
+    slow = "import time\ndef relu(x):\n    time.sleep(1)\n    return np.maximum(x, 0)"
+    limits = Limits(cell=10.0, notebook=30.0, check=20.0, submission=4.0)
+    rows = graded(slow, *list(exercise_cells(solved=True))[2:], limits=limits, more=20)
+    assert rows["00.relu"].verdict == "too slow"
+    assert "longer than 4 s" in rows["00.softmax"].cause
+    assert all(row.points == 0 for row in rows.values())
