@@ -9,6 +9,7 @@ COMMANDS = {
     "train": ("minitorch_attn.training_cli", "train a model on a data set"),
     "reproduce": ("minitorch_attn.reproduce", "repeat an experiment of a paper in small"),
     "compare": ("minitorch_attn.compare", "every mechanism of the course under one roof"),
+    "class": ("minitorch_attn.classroom.cli", "hand out, collect and grade, for a class"),
     "grade": ("minitorch_attn.course.grade_cli", "grade notebooks of exercises"),
     "progress": ("minitorch_attn.course.progress_cli", "show which exercises are done"),
     "build": ("minitorch_attn.course.build", "build lessons and exercises from their sources"),
