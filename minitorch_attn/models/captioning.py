@@ -15,24 +15,36 @@ from .seq2seq import PADDING, State
 
 
 class Coordinates(nn.Module):
-    """Two channels more: how far down and how far right each place is, from -1 to 1.
+    """Two channels more: how far down and how far right each place is, from -scale to scale.
 
     (N, C, H, W) -> (N, C + 2, H, W). Attention alone does not know where a place is: what it
     weighs must carry it. An axis of one place has 0.
 
+    Parameters
+    ----------
+    scale : float
+        Two channels among many are hardly heard at first; larger numbers are heard sooner.
+
     References
     ----------
     Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution"
-    (NeurIPS 2018), section 3.
+    (NeurIPS 2018), section 3, with numbers from -1 to 1.
     """
+
+    def __init__(self, scale: float = 1.0):
+        super().__init__()
+        self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_images(self, x)
         N, _, H, W = x.shape
         xp = array_module(x.data)
         down, right = (xp.linspace(-1, 1, L) if L > 1 else xp.zeros(1) for L in (H, W))
-        grid = xp.stack(xp.meshgrid(down, right, indexing="ij")).astype(x.dtype)  # (2, H, W)
-        return F.cat([x, Tensor(xp.broadcast_to(grid, (N, 2, H, W)).copy())], 1)
+        grid = self.scale * xp.stack(xp.meshgrid(down, right, indexing="ij"))  # (2, H, W)
+        return F.cat([x, Tensor(xp.broadcast_to(grid, (N, 2, H, W)).astype(x.dtype))], 1)
+
+    def extra_repr(self) -> str:
+        return "" if self.scale == 1 else f"{self.scale}"
 
 
 class SoftAttention(nn.Module):

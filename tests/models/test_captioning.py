@@ -107,6 +107,7 @@ def test_coordinates_are_from_minus_one_to_one():
     np.testing.assert_array_equal(y[1, C], [[-1, -1, -1], [1, 1, 1]])
     np.testing.assert_array_equal(y[1, C + 1], [[-1, 0, 1], [-1, 0, 1]])
     assert not Coordinates()(mt.zeros(1, 1, 1, 1)).numpy().any()
+    np.testing.assert_array_equal(Coordinates(3)(mt.tensor(MAPS)).numpy()[:, C:], 3 * y[:, C:])
 
 
 def test_coordinates_keep_float32_and_let_gradients_through():
@@ -173,7 +174,8 @@ def test_scores_and_all_gradients_are_those_of_the_papers_equations(kind):
 @looks
 def test_the_gradient_check_passes(kind):
     captioner = model(kind)
-    mt.gradcheck(lambda x, *_: captioner(x, TARGET), MAPS[:, :, :, :2], *captioner.parameters())
+    maps, tokens = MAPS[:2, :, :, :2], TARGET[:2, :2]
+    mt.gradcheck(lambda x, *_: captioner(x, tokens), maps, *captioner.parameters())
 
 
 @looks
