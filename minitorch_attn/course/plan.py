@@ -90,7 +90,7 @@ LESSONS = (
     Lesson(19, "dual_attention", "Dual attention", "V", 50),
     Lesson(20, "memory_efficient_attention", "Memory-efficient attention", "V", 60),
     Lesson(21, "beyond", "Beyond", "V", 60),
-    Lesson(22, "regional_attention", "Regional attention", "VI", 50),
+    Lesson(22, "regional_attention", "Regional attention", "VI", 60),
     Lesson(23, "crow", "Cross-dimensional weighting (CroW)", "VI", 45),
     Lesson(24, "delf", "Attentive local features (DELF)", "VI", 60),
     Lesson(25, "parameter_free_attention", "Parameter-free attention", "VI", 40),
@@ -385,6 +385,7 @@ BUILT_IN = {
     "models.SoftAttention": 26,
     "retrieval": 22,
     "distributed": 28,
+    "compare": 30,
 }
 
 
