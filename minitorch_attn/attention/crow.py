@@ -132,6 +132,11 @@ class CroW(nn.Module):
     ValueError
         As `SpatialWeights` and `ChannelWeights`.
 
+    Notes
+    -----
+    The power a is in one number for the whole image: it changes the length of y alone, which a
+    search by cosine does not notice. A greater b brings y nearer to the plain sum.
+
     References
     ----------
     Kalantidis, Mellina and Osindero, "Cross-dimensional Weighting for Aggregated Deep Convolutional

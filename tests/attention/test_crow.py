@@ -49,6 +49,16 @@ def test_without_weights_it_is_the_sum_and_each_can_stand_alone():
     np.testing.assert_allclose(ratio, both.channel(x).numpy())
 
 
+def test_a_changes_the_length_alone_and_a_large_b_gives_the_plain_sum():
+    x = mt.tensor(SMALL)
+    y, other = CroW()(x).numpy(), CroW(a=5)(x).numpy()
+    ratio = other / y
+    np.testing.assert_allclose(ratio, ratio[0, 0])
+    assert ratio[0, 0] > 1.1
+    flat = CroW(b=1e9, channel=False)(x).numpy()
+    np.testing.assert_allclose(flat, SMALL.sum((2, 3)), rtol=1e-6)
+
+
 def test_the_gradient_check_passes():
     assert mt.gradcheck(CroW(), np.abs(normal(2, 3, 2, 2)) + 0.1).ok
 

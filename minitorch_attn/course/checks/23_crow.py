@@ -139,6 +139,37 @@ def norm_forgotten(x, a=2, b=2):
     return x.sum(axis=0) ** (1 / b)
 
 
+@spatial_weights.mutant(
+    "`** 1 / a` raises to the power 1 and then divides by a: put brackets, `** (1 / a)`."
+)
+def norm_without_brackets(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    return (activity / ((activity**a).sum() / a)) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "`** 1 / b` raises to the power 1 and then divides by b: put brackets, `** (1 / b)`."
+)
+def root_without_brackets(x, a=2, b=2):
+    return spatial_weights_reference(x, a, 1) / b
+
+
+@spatial_weights.mutant(
+    "You took the mean of the powers in the norm; the norm takes their sum, over all places."
+)
+def mean_in_the_norm(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    return (activity / (activity**a).mean() ** (1 / a)) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "Your norm is that of all numbers of x. It is the norm of the activity, where the channels are "
+    "added up already."
+)
+def norm_of_x(x, a=2, b=2):
+    return (x.sum(axis=0) / (x**a).sum() ** (1 / a)) ** (1 / b)
+
+
 # -- channel_weights ------------------------------------------------------------------------
 
 
@@ -269,6 +300,13 @@ def mean_above_the_line(x):
 )
 def counted_along_channels(x):
     return _rarity((x > 0).mean(axis=0))
+
+
+@channel_weights.mutant(
+    "You counted zeros as active: a channel is active where it is greater than 0, not equal to it."
+)
+def zeros_counted(x):
+    return _rarity((x >= 0).mean(axis=(1, 2)))
 
 
 # -- weighted_sum ---------------------------------------------------------------------------
@@ -481,6 +519,39 @@ def powers_of_the_paper(x, *, a=2, b=2):
     return _weighted_sum(x, 2, 2)
 
 
+@weighted_sum.mutant(
+    "The output is right. In the first term each channel gets its own dy, not the sum of all: give "
+    "dy two axes more, `dy[:, None, None]`."
+)
+def gradients_added_up(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, direct=lambda s, column: s * column.sum() + 0 * column)
+
+
+@weighted_sum.mutant(
+    "The output is right. One number was made of e; it sums over the channels and keeps the "
+    "places, (H, W)."
+)
+def one_number_for_e(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, contribution=lambda s, ds: s * ds.sum())
+
+
+@weighted_sum.mutant(
+    "The output is right. e should be summed over the channels, (H, W): a place's weight takes "
+    "part in all of them. Yours still has an axis of channels."
+)
+def channels_of_e_kept(x, *, a=2, b=2):
+    y, _ = weighted_sum_reference(x, a=a, b=b)
+    activity = x.sum(axis=0)
+    s = spatial_weights_reference(x, a, b)
+
+    def vjp_x(dy):
+        e = s * dy[:, None, None] * x
+        p = activity**a / (activity**a).sum()
+        return s * dy[:, None, None] + (e - p * e.sum()) / (b * activity)
+
+    return y, vjp_x
+
+
 # -- CroW -----------------------------------------------------------------------------------
 
 
@@ -666,6 +737,25 @@ class SummedOverImages(CroWReference):
 class LargestChannel(CroWReference):
     def places(self, x):
         return F.normalize(x.amax(dim=1), p=self.a, dim=(1, 2)) ** (1 / self.b)
+
+
+@CroW.mutant(
+    "The sum of the shares runs over images and channels in yours: over the channels of each "
+    "image, `q.sum(dim=1, keepdim=True)`."
+)
+class SummedOverAll(CroWReference):
+    def channels(self, x):
+        q = self.counted(x).mean(dim=(2, 3))
+        return (q.sum() / q).log()
+
+
+@CroW.mutant(
+    "Each column has its own norm in yours: `F.normalize` runs over dim 1 if no other is given. "
+    "The norm is over both axes of places, `dim=(1, 2)`."
+)
+class NormOfEachColumn(CroWReference):
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), p=self.a) ** (1 / self.b)
 
 
 # -- expanded_query -------------------------------------------------------------------------
