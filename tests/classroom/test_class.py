@@ -76,6 +76,7 @@ def a_class():
     return {learner: rest for learner, *rest in members}
 
 
+@pytest.mark.timeout(1800)
 def test_two_hundred_are_graded_as_expected_though_the_grader_is_killed(room):
     if wall_or_none() is None:
         pytest.skip("no wall holds on this machine")
