@@ -41,6 +41,12 @@ def ordered(comparison: Comparison) -> list[Row]:
     )
 
 
+def not_learned(comparison: Comparison) -> list[str]:
+    """Names of the rows that reach less than half of the baseline's accuracy."""
+    base = comparison.rows[BASELINE.name].mean
+    return [row.name for row in comparison.rows.values() if row.accuracies and row.mean < base / 2]
+
+
 def table(comparison: Comparison) -> str:
     """The comparison in lines of text, one a row.
 
@@ -86,7 +92,7 @@ def figure(comparison: Comparison, groups: Sequence[str] = tuple(GROUPS)) -> Any
     """Draw the comparison: a dot for each seed's accuracy, and four costs beside it.
 
     The costs are divided by the baseline's. A band shows the range of the baseline's seeds, and
-    bars the quartiles of the times.
+    bars the quartiles of the times. The accuracy of rows that are `not_learned` is told in words.
 
     Parameters
     ----------
@@ -107,7 +113,11 @@ def figure(comparison: Comparison, groups: Sequence[str] = tuple(GROUPS)) -> Any
     colours = [GROUPS[group_of(row)][1] for row in rows]
     seeds = [100 * value for value in base.accuracies.values()]
     axes[0].axvspan(min(seeds), max(seeds), color="#EEEEEE")
+    lost = not_learned(comparison)
     for level, row, colour in zip(levels, rows, colours):
+        if row.name in lost:
+            _name_at_the_edge(axes[0], f"← {100 * row.mean:.0f} %", level, colour)
+            continue
         values = [100 * value for value in row.accuracies.values()]
         axes[0].scatter(values, [level] * len(values), s=14, color=colour, alpha=0.6, linewidth=0)
         axes[0].plot([100 * row.mean] * 2, [level - 0.35, level + 0.35], color=colour, linewidth=2)
@@ -126,6 +136,19 @@ def figure(comparison: Comparison, groups: Sequence[str] = tuple(GROUPS)) -> Any
                 ax.axhline(before + 0.5, color=GREY, linewidth=0.6)
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     return drawn
+
+
+def _name_at_the_edge(ax: Any, text: str, level: float, colour: str) -> None:
+    ax.annotate(
+        text,
+        (0, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        size=8,
+        color=colour,
+    )
 
 
 def _draw_cost(ax: Any, cost: str, rows: list[Row], base: Row, colours: list[str]) -> None:

@@ -50,6 +50,11 @@ class Row:
         return float(np.mean(list(self.accuracies.values())))
 
     @property
+    def train_mean(self) -> float:
+        """Mean accuracy on the training scenes, while it learned, over the seeds."""
+        return float(np.mean(list(self.train_accuracies.values())))
+
+    @property
     def spread(self) -> float:
         """Standard deviation of the accuracy over the seeds; NaN for one seed."""
         values = list(self.accuracies.values())

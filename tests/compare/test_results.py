@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minitorch_attn.compare import ROWS, Comparison, Costs, load
-from minitorch_attn.compare.report import GROUPS, figure, group_of, ordered, table
+from minitorch_attn.compare.report import GROUPS, figure, group_of, not_learned, ordered, table
 
 
 def comparison():
@@ -75,7 +75,9 @@ def test_rows_stand_in_the_order_of_the_course_whatever_was_first():
 
 def test_mean_spread_and_difference():
     found = comparison()
+    found.rows["SimAM"].train_accuracies[0] = 0.8
     assert found.rows["SimAM"].mean == pytest.approx(0.6)
+    assert found.rows["SimAM"].train_mean == pytest.approx(0.7)
     assert found.rows["SimAM"].spread == pytest.approx(0.1)
     assert np.isnan(found.rows["VGG"].spread)
     mean, error = found.difference("SimAM")
@@ -120,3 +122,12 @@ def test_figure_shows_each_seed_and_each_cost():
     assert [len(ax.collections) for ax in (parameters, products, memory)] == [2, 2, 2]
     assert products.collections[1].get_offsets()[0, 0] == pytest.approx(2.0)
     assert memory.collections[1].get_offsets()[0, 0] == pytest.approx(1.5)
+
+
+def test_a_row_that_has_not_learned_is_named_at_the_edge():
+    found = comparison()
+    found.row("VisionTransformer").accuracies = {0: 0.1, 1: 0.12}
+    assert not_learned(found) == ["VisionTransformer"]
+    accuracy = figure(found).axes[0]
+    assert [text.get_text() for text in accuracy.texts] == ["← 11 %"]
+    assert accuracy.get_xlim()[0] > 20
