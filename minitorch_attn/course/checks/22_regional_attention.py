@@ -346,6 +346,11 @@ def left_before_top(height, width, levels=3):
     return [(left, top, size) for top, left, size in _grid(height, width, levels)]
 
 
+@region_grid.mutant("A region is (top, left, size), three numbers: height and width are the same.")
+def height_and_width(height, width, levels=3):
+    return [(top, left, size, size) for top, left, size in _grid(height, width, levels)]
+
+
 @region_grid.mutant(
     "Levels are counted from 1 to `levels`; `range(1, levels)` leaves out the last."
 )
@@ -838,6 +843,20 @@ def learned_from_x(x, learned, components):
     _, s, rows = np.linalg.svd(centred, full_matrices=False)
     y = centred @ rows[:components].T / np.maximum(s[:components], 1e-6)
     return y / np.linalg.norm(y, axis=1, keepdims=True)
+
+
+@whiten.mutant(
+    "You divided each number by its own spread. The numbers go up and down together: the "
+    "eigenvectors of the covariance are the directions that do not."
+)
+def each_number_by_itself(x, learned, components):
+    y = ((x - learned.mean(axis=0)) / learned.std(axis=0))[:, :components]
+    return y / np.linalg.norm(y, axis=1, keepdims=True)
+
+
+@whiten.mutant("A row for each row of x should come back: (N, components); yours is transposed.")
+def transposed(x, learned, components):
+    return whiten_reference(x, learned, components).T
 
 
 @whiten.mutant("All components are kept; only the `components` widest should be.")
