@@ -109,7 +109,7 @@ def figure(comparison: Comparison, groups: Sequence[str] = tuple(GROUPS)) -> Any
     rows = [row for row in ordered(comparison) if group_of(row) in groups]
     drawn = new_figure(9.0, 1.3 + 0.235 * len(rows))
     axes = drawn.subplots(1, 5, sharey=True, width_ratios=(2.2, 1, 1, 1, 1))
-    levels = np.arange(len(rows))
+    levels = list(range(len(rows)))
     colours = [GROUPS[group_of(row)][1] for row in rows]
     seeds = [100 * value for value in base.accuracies.values()]
     axes[0].axvspan(min(seeds), max(seeds), color="#EEEEEE")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minitorch_attn as mt
+from minitorch_attn import compare
 from minitorch_attn.compare import ROWS, Settings, measure, paired, train
 from minitorch_attn.compare.sweep import scenes, sweep
 
@@ -52,10 +53,9 @@ def test_training_and_test_scenes_differ_and_are_between_0_and_1():
     assert not (a[:50] == b).all()
 
 
-def test_costs_are_counted_and_times_are_ratios_to_the_baseline():
-    ticks = itertools.count()
+def test_costs_are_counted():
     names = ["nothing", "SqueezeExcitation", "NonLocalBlock"]
-    costs, step = measure(names, TINY, rounds=3, clock=lambda: float(next(ticks)))
+    costs, _ = measure(names, TINY)
     plain, se, non_local = (costs[name] for name in names)
     assert plain.parameters == 19_706
     assert se.parameters - plain.parameters == 2 * 16**2 // 4 + 2 * 32**2 // 4
@@ -63,7 +63,26 @@ def test_costs_are_counted_and_times_are_ratios_to_the_baseline():
     assert non_local.multiply_adds - plain.multiply_adds == 4 * 144 * 16 * 8 + 2 * 144**2 * 8
     # The map and its gradient are there at once, in float64, for each of 16 images.
     assert non_local.memory > plain.memory > 0
-    assert (se.time, se.time_low, se.time_high, step) == (1, 1, 1, 1)
+
+
+def test_times_are_ratios_within_a_round_so_that_a_slow_round_does_not_matter(monkeypatch):
+    calls = itertools.count()
+
+    def timed(step, clock):
+        slowness = (1, 10, 2)[next(calls) // 2]  # the second round is ten times as slow
+        return slowness * (0.3 if hasattr(step.network.stage1.attention, "gate") else 0.2)
+
+    monkeypatch.setattr(compare.sweep, "_timed", timed)
+    costs, step = measure(["nothing", "SqueezeExcitation"], TINY, rounds=3)
+    se = costs["SqueezeExcitation"]
+    assert (se.time, se.time_low, se.time_high) == pytest.approx((1.5, 1.5, 1.5))
+    assert costs["nothing"].time == 1 and step == pytest.approx(0.4)
+
+
+def test_a_step_is_timed_warm():
+    steps, ticks = [], itertools.count(step=0.5)
+    assert compare.sweep._timed(lambda: steps.append(1), lambda: next(ticks)) == 0.5
+    assert len(steps) == 2
 
 
 def test_without_rounds_no_time_is_measured():
