@@ -18,9 +18,10 @@ class RegionalAttention(nn.Module):
         w_r &= \mathrm{softplus}(W_c\, \varphi(W_r u_r + b_r) + b_c) && \text{one number a region}
 
     The weights are positive and not normalised over the regions: every region is judged by itself,
-    in the light of the whole. The image's descriptor is then :math:`\frac{1}{R} \sum_r w_r m_r` of
-    the regions' maxima m (`retrieval.region_vectors`), which for a search are whitened and have
-    length 1.
+    in the light of the whole. They weigh the regions' maxima m: the image's vector is
+    :math:`\frac{1}{R} \sum_r w_r m_r` while the weights are trained by classification
+    (`retrieval.RegionalMAC`), and in a search :math:`\sum_r w_r \hat m_r` with whitened regions of
+    length 1 (`retrieval.rmac` with this as its attention).
 
     Parameters
     ----------

@@ -53,8 +53,9 @@ mt.set_default_dtype("float64")
 # ## The idea in one picture
 #
 # *Image retrieval*: a person shows a picture, the *query*, and wants the pictures of the same thing from a
-# large collection, the *gallery*. Nobody can compare pixels a million times. So each picture is made into
-# one vector once, its *descriptor*; a search then compares vectors.
+# large collection, the *gallery*. To compare it with a million pictures pixel by pixel would take too long,
+# and pixels are alike only where nothing has moved. So each picture is made into one vector once, its
+# *descriptor*; a search then compares vectors.
 #
 # A descriptor that takes in the whole picture takes in the background, too. R-MAC cuts the picture into
 # overlapping squares of several sizes, the *regions*, describes each, and adds up. It gives the same say
@@ -124,7 +125,8 @@ figure
 # lies between: it is the mean at $p = 1$, and goes to the maximum as $p$ grows. One takes $p = 3$, or learns
 # it.
 #
-# **Backward of GeM.** One channel, so we leave out $c$. Call $M = \frac{1}{L} \sum_i x_i^p$; then
+# **Backward of GeM.** As always, $dy$ is the gradient of the loss by the output, here $f$, and $dx$ that by
+# $x$. One channel first, so we leave out $c$. Call $M = \frac{1}{L} \sum_i x_i^p$; then
 # $f = M^{1/p}$. By the chain rule, and with $M = f^p$,
 #
 # $$\frac{\partial f}{\partial x_i} = \frac{1}{p} M^{1/p - 1} \cdot \frac{p\, x_i^{p-1}}{L}
@@ -141,8 +143,8 @@ figure
 #
 # $$\boxed{\; dp = \sum_c dy_c\, \frac{f_c}{p} \Big( \sum_i q_{ci} \ln x_{ci} - \ln f_c \Big) \;}$$
 #
-# (The shares are $\mathrm{softmax}_i(p \ln x_{ci})$. GeM is attention in which the values are the queries'
-# own scores.)
+# The shares prefer large values, and the bracket is never negative: $f$ rises with $p$, from the mean to the
+# maximum. The loss decides whether it should.
 #
 # Descriptors are compared by their direction alone: each is divided by its length, $\hat x = x / |x|$.
 # Then the product $\hat q \cdot \hat g$ is the cosine of the angle between query and gallery picture, 1 for
@@ -569,8 +571,8 @@ print(mt.check_vjp(gem_without_the_mean, x, p, raise_on_failure=False))
 #
 # Scenes as in figure 1, with real handwritten digits. The network is trained on the digits 0 to 6. It
 # never sees 7, 8 and 9. The gallery holds 700 scenes of all ten digits; there are 100 queries of digits
-# that were seen, and 100 of digits that were not. Training uses one half of the people's handwriting,
-# gallery and queries the other. Wanted are the scenes of the query's digit. If the very same written digit
+# that were seen, and 100 of digits that were not. Training uses one part of the written digits, gallery
+# and queries another. Wanted are the scenes of the query's digit. If the very same written digit
 # stands in a scene of the gallery, that scene is junk: to find it is too easy to count, and no mistake
 # either.
 #
@@ -768,6 +770,8 @@ for kind in queries:
     assert min(found[kind]["R-MAC, attention"]) > mean["R-MAC"]
     assert mean["R-MAC"] < mean["R-MAC, no context"] < mean["R-MAC, attention"]
     assert mean["R-MAC, attention"] < mean["GeM"]
+    gain = {arm: value - mean["R-MAC"] for arm, value in mean.items()}
+    assert gain["R-MAC, mean weights"] < 0.3 * gain["R-MAC, attention"]
 figure
 
 # %% [markdown]
@@ -779,9 +783,9 @@ figure
 # - The attention raises R-MAC on both sides, with each seed. The mean weights hardly do: what helps is not
 #   that some sizes or places get more, it is what the attention sees in this picture.
 # - Without the context it gains less: what a region is worth, the whole picture helps to decide.
-# - And yet GeM, with no regions and no training, is better still. In these scenes R-MAC starts behind: most of its
-#   14 regions hold clutter, and all are divided by their length, so that a stray stroke speaks as loudly
-#   as the digit. The attention repairs that, and not much more. (In photographs of buildings, for which
+# - And yet GeM, with no regions and nothing more to train, is better still. In these scenes R-MAC starts
+#   behind: most of its 14 regions hold clutter as well, and all are divided by their length, so that a
+#   stray stroke speaks as loudly as the digit. The attention repairs a part of that. (In photographs of buildings, for which
 #   R-MAC was made, a thing may fill the picture or a corner of it; ours is always of one size.)
 # - On digits that were not seen all descriptors are far worse, though much better than chance. What was
 #   learned is to tell seven digits apart.
@@ -1018,8 +1022,8 @@ viz.show_images(255 - np.array(rows), titles, wrong=marks, columns=8)
 # | re-ranking: friends of friends | at least two thirds shared | more than two thirds | more than two thirds |
 # | re-ranking: neighbours | among the gallery | among gallery and queries | among gallery and queries |
 #
-# With 2048 channels and 64 hidden units the attention has 262,273 parameters, the number that both paper and
-# program give. It is trained by SGD with ResNet-101 and its classifier frozen, on ImageNet; tested on
+# With the paper's sizes, 2048 channels and 64 hidden units, the attention has 262,273 parameters. It is
+# trained by SGD with ResNet-101 and its classifier frozen, on ImageNet; tested on
 # photographs of buildings, with the region vectors whitened between two divisions by their lengths
 # (`rmac(..., whiten=)`), and with query expansion.
 #
