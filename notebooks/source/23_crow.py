@@ -482,8 +482,8 @@ for kind in "seen", "unseen":
 
 # %% [markdown]
 # The seeds differ by more than the arms do. But each arm was tried on the same three networks, so we may
-# compare network by network. Three controls besides, each made of the very same numbers in the wrong
-# place:
+# compare network by network. Three controls besides. The first two are made of the very same numbers, in
+# the wrong place:
 #
 # - **another's places**: the weights $s$ of another scene;
 # - **others' channels**: the weights $t$ of the image, each given to another channel;
@@ -557,11 +557,11 @@ for seed, (_, _, _, g, _) in zip(SEEDS, searches[::2], strict=True):
     assert within > 1.5 * spread
 
 # %% [markdown]
-# A channel that is active at few places of an image answers to something particular in it; one that is
-# active everywhere answers to the clutter as well.
+# A likely reason why that helps: a channel that is active at few places of an image answers to something
+# particular in it; one that is active everywhere answers to the clutter as well.
 #
-# On the digits that were never seen the gain is about one point, on each network. The search is poor
-# there: with three classes, guessing gives about 33 %.
+# On the digits that were never seen there is a gain on each network, too, of half a point to two points.
+# The search is poor there: with three classes, guessing gives about 33 %.
 
 # %% [markdown]
 # ### The power b
@@ -601,7 +601,7 @@ figure
 # *Figure 6. Mean average precision against $1/b$, a line for each network. The dashed line is the paper's
 # $b = 2$. For these networks a smaller $b$ would be better.*
 #
-# The paper searches photographs of buildings, which fill much of the picture, with another network. Here
+# The paper searches photographs of buildings, which often fill the picture, with another network. Here
 # the digit is a quarter of the picture, and sharper weights pay. There is no reason why one power should
 # be right for all data: $b$ is the one number to choose, on a set apart.
 
@@ -680,8 +680,8 @@ axes[1].set_yticks(range(len(table)), labels=[""] * len(table))
 figure
 
 # %% [markdown]
-# *Figure 7. A dot is one network. CroW is about as good as the generalised mean, and ahead of R-MAC, whose
-# regions hold much clutter. Query expansion helps where the first answers are mostly right. Whitening
+# *Figure 7. A dot is one network. CroW is about as good as the generalised mean, and ahead of R-MAC, many of
+# whose regions hold clutter alone. Query expansion helps where the first answers are mostly right. Whitening
 # does harm on digits that were seen, and much harm when all directions are kept; behind it, too, CroW is
 # ahead of the plain sum.*
 #
