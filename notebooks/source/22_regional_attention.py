@@ -785,8 +785,9 @@ figure
 # - Without the context it gains less: what a region is worth, the whole picture helps to decide.
 # - And yet GeM, with no regions and nothing more to train, is better still. In these scenes R-MAC starts
 #   behind: most of its 14 regions hold clutter as well, and all are divided by their length, so that a
-#   stray stroke speaks as loudly as the digit. The attention repairs a part of that. (In photographs of buildings, for which
-#   R-MAC was made, a thing may fill the picture or a corner of it; ours is always of one size.)
+#   stray stroke speaks as loudly as the digit. The attention repairs a part of that. (In photographs of
+#   buildings, for which R-MAC was made, a thing may fill the picture or a corner of it; ours is always
+#   of one size.)
 # - On digits that were not seen all descriptors are far worse, though much better than chance. What was
 #   learned is to tell seven digits apart.
 #
@@ -921,8 +922,8 @@ left = {kind: np.linalg.norm(d - mu, axis=1).mean() for kind, d in d_query.items
 assert left["unseen"] < left["seen"] - 0.05
 
 # %% [markdown]
-# Less: an unseen digit looks like a bit of this and a bit of that to the network, and so it lies nearer to
-# the mean. What remains is divided by its length, and speaks more loudly than it should.
+# Less. One may read it so: to the network an unseen digit looks like a bit of this and a bit of that, and so
+# it lies nearer to the mean. What remains is divided by its length, and speaks more loudly than it should.
 #
 # "Whitening helps", say the papers, and it does in *their* case: their network was trained for something else
 # than it is used for. It is no law.
