@@ -111,7 +111,7 @@ def test_constraints_name_no_host_and_no_folder():
         assert not re.search(r"://|^/|\s/|file:|@", line), line
 
 
-@pytest.mark.parametrize("extra", ["course", "dev", "nbgrader"])
+@pytest.mark.parametrize("extra", ["course", "dev", "nbgrader", "cluster"])
 def test_constraints_pin_each_package_within_what_pyproject_asks(extra):
     pinned = pins()
     for requirement in requirements(extra):

@@ -16,6 +16,7 @@ from ..course import plan
 from ..course.files import write_atomically
 from ..engine.optional import require
 from . import feedback, likeness, overview, scores
+from .cluster import BadCluster, graded_on
 from .collect import collect
 from .folder import BadClass, ClassFolder
 from .grading import graded_here
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         return args.step(args)
-    except (BadClass, BadRoster, Busy, NoWall, ImportError) as error:
+    except (BadClass, BadCluster, BadRoster, Busy, NoWall, ImportError) as error:
         print(f"{error}.".replace("..", "."), file=sys.stderr)
     except OSError as error:
         print(f"{error.filename or 'A file'}: {error.strerror or error}", file=sys.stderr)
@@ -193,8 +194,6 @@ def _grade_set(folder: ClassFolder, number: int, wall: str | None, args: Any) ->
                 Job(learner, path.name, path.read_bytes(), terms, digest) for learner, path in jobs
             )
             if args.scheduler:
-                from .cluster import graded_on
-
                 graded_on(args.scheduler, waiting, on_done)
             else:
                 graded_here(waiting, args.processes, on_done)
