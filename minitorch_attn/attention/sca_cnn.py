@@ -95,7 +95,10 @@ class SCAAttention(nn.Module):
         y = H W\, \alpha(x', h) \odot x'
 
     and the other way round for "spatial_channel". Several of them stand behind one another in a
-    network, with convolutions between, all told of the same state h of the decoder.
+    network, with convolutions between, all told of the same state h of the decoder:
+    `minitorch_attn.models.SCALayers`. Spatial attention with a mean over the places behind it is
+    the soft attention of "Show, attend and tell". The biases b of the scores are in the paper's
+    equations, though a softmax does not see them.
 
     Parameters
     ----------
