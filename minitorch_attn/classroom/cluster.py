@@ -1,9 +1,10 @@
 """Grade on many machines: the same jobs on a cluster of Dask's.
 
 Start a scheduler on one machine (``dask scheduler``) and a worker on each
-(``dask worker tcp://scheduler:8786 --nworkers auto``); all of them need a checkout of this course,
-of the same version, and a wall that holds. Whoever reaches the scheduler can run programs on the
-workers: keep it within a network of your own, or use Dask's TLS.
+(``dask worker tcp://scheduler:8786``, which does as many jobs at once as the machine has cores).
+All of them need a checkout of this course, of the same version, and a wall that holds. Whoever
+reaches the scheduler can run programs on the workers: keep it within a network of your own, or use
+Dask's TLS.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ SLOW = "import time\ntime.sleep(0.5)"
 UNTOUCHED = {"relu": STUBS["relu"]}
 
 
-def local_cluster(workers):
+def local_cluster(workers, threads=1):
     return distributed.LocalCluster(
         n_workers=workers,
-        threads_per_worker=1,
+        threads_per_worker=threads,
         processes=True,
         dashboard_address=":0",
         silence_logs=50,
@@ -91,6 +91,18 @@ def test_behind_a_wall_as_well(cluster):
     results = []
     graded_on(cluster.scheduler_address, [job(notebook(), terms(name))], results.append)
     assert [one.points for one in results] == [ALL]
+
+
+def test_threads_of_a_worker_have_a_process_each_for_all_their_jobs():
+    """Checks use what a process has once: its main thread, its warnings, its random numbers."""
+    tells = "def relu(x):\n    import os\n    raise ValueError(os.getppid())"
+    jobs = [job(notebook(SLOW, relu=tells), TRUSTING, f"learner{number}") for number in range(6)]
+    results = []
+    with local_cluster(1, threads=2) as small:
+        graded_on(small.scheduler_address, jobs, results.append)
+    causes = [row.cause for one in results for row in one.rows if row.exercise == "00.relu"]
+    assert len(causes) == 6 and all(one.startswith("ValueError: ") for one in causes)
+    assert len(set(causes)) == 2
 
 
 def test_no_jobs_are_done_at_once(cluster):
