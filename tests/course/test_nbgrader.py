@@ -216,11 +216,11 @@ def test_what_nbgrader_collected_is_graded_behind_the_wall(given_back, place):
         pytest.skip(str(error))
     for line in commands("the teacher", "Hand out with nbgrader, grade behind a wall"):
         Person(place, place / "home").run(line)
-    with (place / "graded" / "scores.csv").open(encoding="utf-8", newline="") as file:
+    with (place / "graded" / "scores.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = {row["learner"]: row for row in csv.DictReader(file)}
     points = points_of(SQUEEZE)
     earned = sum(points.values()) - points["check-excite"]
-    assert str(earned) in rows[utils.get_username()].values()
+    assert float(rows[utils.get_username()][SQUEEZE]) == earned
 
 
 # -- all sorts of submissions ---------------------------------------------------------------
