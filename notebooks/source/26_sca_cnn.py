@@ -338,7 +338,7 @@ figure
 
 # %%
 def weigh_loops(x, k, h, U, b, V, w):
-    """x (N, M, F) items, k (N, M, Dk) keys, h (N, D) -> y (N, M, F)."""
+    """Items x (N, M, ...), keys k (N, M, Dk), h (N, D) -> y, like x."""
     N, M, _ = x.shape
     y = np.zeros(x.shape)
     for n in range(N):
@@ -550,8 +550,9 @@ assert np.allclose(error, error[:, :1]) and np.abs(error).max() > 0.01
 #
 # $$g_\omega = \#_\omega \log \frac{N}{\mathrm{df}_\omega}$$
 #
-# so "a", which is said of every picture, counts nothing. Candidate and reference are such vectors, one for each
-# length 1 to 4 of n-grams, compared by their cosine, averaged, times 10 (the exercises have the details).
+# so "a", which is said of every picture, counts nothing. Candidate and reference are such vectors, one for
+# each length 1 to 4 of n-grams, compared by their cosine, averaged, times 10. (This is CIDEr-D, as it is
+# usually computed; the exercises have the details.)
 
 
 # %%
@@ -729,7 +730,7 @@ assert all(
 # trained two layers with *spatial attention alone*, too, with the three other seeds: 82 % each time, where both
 # attentions came to 78 to 84 %. What two layers win here they win by looking at places twice. Weights for
 # channels are used by a network that has them, and not missed by one that has not. One digit at a place is no
-# hard case of *what*; on captions of photographs the paper reports small gains from channels.
+# hard case of *what*; on captions of photographs the paper reports gains from channels.
 #
 # ## Paper and code
 #
@@ -738,9 +739,9 @@ assert all(
 # | SCA: scale | none written | weights times $C$ and $HW$ | as the program; `rescale=False` leaves it out |
 # | SCA: where | layers of VGG-19 and ResNet-152, one to three | ResNet-152, the last two | any layers, `SCALayers` |
 # | SCA: behind the last | mean | mean, divided by its norm | mean |
-# | soft: gate | one number a word | there, but off at first; a well-known port has one for each channel | one number; can be left out |
+# | soft: gate | one number a word | there, not used by default; in a well-known port one for each channel | one number, or none |
 # | soft: score | a small network | tanh; the port has a ReLU | tanh |
-# | words' scores | of $E y$, $h$ and $z$ | of $h$ alone at first, with a tanh | as the paper |
+# | words' scores | of $E y$, $h$ and $z$ | by default of $h$ alone, with a tanh | as the paper |
 # | first state | of $\bar x$ | tanh | tanh |
 # | soft: a further loss | $\lambda \sum_j (1 - \sum_t \alpha_{tj})^2$ | the same | in the exercises |
 #
@@ -748,8 +749,8 @@ assert all(
 # stochastic*). For our task that makes no sense: seven words cannot look at 25 places with a weight of 1
 # each, and most of them are empty. The papers' captions are of photographs, of ten words and more.
 #
-# The paper of SCA-CNN reports the order C-S a little ahead of S-C, two layers ahead of one, and three not
-# better than two.
+# The paper of SCA-CNN compares both orders, and one to three layers, on photographs; C-S comes out ahead of S-C.
+# With our three other seeds S-C came to 70 to 80 %, twice ahead of C-S and once behind it.
 
 # %% [markdown]
 # ## Predict before you run
@@ -764,10 +765,9 @@ print("unchanged:", np.allclose(channel(flat, h), flat))
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Nothing. A channel is known by its mean alone, so all get the same score, the weights are $1/C$, and times
-# $C$ that is
-# 1. After an instance normalisation (lesson 07), which makes all means zero, channel attention would be
-# idle.
+# Nothing. A channel is known by its mean alone, so all get the same score, the weights are $1/C$, and $C$ times
+# that is one. Behind an instance normalisation (lesson 07), which makes all means zero, channel attention would
+# be idle.
 #
 # </details>
 #
@@ -783,13 +783,14 @@ exchanged = [f"a {b} left of a {a}" for a, b in labels]
 print(f"digits exchanged:  {100 * exact_match(turned, exchanged):.0f} %")
 true = [caption for caption in test_data.captions if "left" in caption]
 print(f"as the picture is: {100 * exact_match(turned, true):.0f} %")
-assert exact_match(turned, exchanged) > 0.4 and exact_match(turned, true) < 0.2
+assert exact_match(turned, exchanged) > 0.5 and exact_match(turned, true) < 0.1
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# "A 7 left of a 3", as often as not or more. Where a feature stands in the array does not matter to an
-# attention and a mean; what counts is which coordinates stand beside it.
+# "A 7 left of a 3", in more than half of the pictures, and hardly ever what is in the picture. Where a feature
+# stands in the array does not matter to an attention and a mean; what counts is which coordinates stand
+# beside it.
 #
 # </details>
 #
