@@ -57,7 +57,7 @@ def graded_on(
     Raises
     ------
     BadCluster
-        If there is no scheduler, or no worker, or one has other checks than this machine.
+        If there is no scheduler, or it is lost, or it has no worker, or one with other checks.
     NoWall
         If a worker has no wall that holds, and the terms ask for one.
 
@@ -113,7 +113,12 @@ def _client(distributed: Any, address: str, patience: float) -> Any:
                 f"The scheduler at {address} has no worker. Start one on each machine with "
                 f"`dask worker {address}`"
             ) from error
-        yield client
+        try:
+            yield client
+        except (distributed.comm.CommClosedError, CancelledError) as error:
+            raise BadCluster(
+                "The scheduler was lost. What was graded is kept: start it again, and grade on"
+            ) from error
 
 
 def _result(distributed: Any, future: Any, job: Job) -> Graded:
@@ -121,10 +126,6 @@ def _result(distributed: Any, future: Any, job: Job) -> Graded:
         return future.result()
     except distributed.KilledWorker:
         return job.failed("the machines that graded it were lost, one after another")
-    except CancelledError as error:
-        raise BadCluster(
-            "The scheduler was lost. What was graded is kept: start it again, and grade on"
-        ) from error
 
 
 # -- on a worker's machine ------------------------------------------------------------------

@@ -1,7 +1,11 @@
 """The same jobs on a cluster: every result once, whatever becomes of the workers."""
 
+import contextlib
+import json
 import os
 import signal
+import subprocess
+import sysconfig
 import time
 from dataclasses import replace
 
@@ -165,6 +169,41 @@ def test_a_job_under_which_every_worker_is_lost_is_recorded_as_failed():
         )
     assert "lost, one after another" in results["killer"].rows[0].cause
     assert len(results) == 3
+
+
+@contextlib.contextmanager
+def started(*command):
+    """A program of Dask's as it is started by hand."""
+    dask_program = os.path.join(sysconfig.get_path("scripts"), "dask")
+    process = subprocess.Popen([dask_program, *command], stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_programs_started_by_hand_do_and_a_lost_scheduler_is_told(tmp_path):
+    where = tmp_path / "scheduler.json"
+    results = []
+
+    def on_done(graded):
+        results.append(graded)
+        if len(results) == 2:
+            scheduler.kill()
+
+    at = ["--scheduler-file", str(where), "--host", "127.0.0.1"]
+    with (
+        started("scheduler", *at, "--port", "0", "--no-dashboard") as scheduler,
+        started("worker", *at, "--nthreads", "1", "--no-dashboard", "--death-timeout", "60"),
+    ):
+        while not where.exists():
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        address = json.loads(where.read_text())["address"]
+        with pytest.raises(BadCluster, match="The scheduler was lost. What was graded is kept"):
+            graded_on(address, jobs_of(8), on_done)
+    assert 2 <= len(results) < 8
 
 
 def test_worker_with_other_checks_is_told(cluster):
