@@ -106,8 +106,9 @@ class Vocabulary:
         return [self._text(row) for row in rows]
 
     def _split(self, text: Sequence[str]) -> Sequence[str]:
-        is_joined = self.separator and isinstance(text, str)
-        return text.split(self.separator) if is_joined else text  # type: ignore[union-attr]
+        if self.separator and isinstance(text, str):
+            return text.split(self.separator)
+        return text
 
     def _number(self, symbol: str, text: Sequence[str]) -> int:
         if symbol not in self._numbers:
