@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -181,7 +182,7 @@ class DELF(nn.Module):
         image: Any,
         scales: Sequence[float] = PYRAMID,
         count: int = 1000,
-        least_score: float = 0.0,
+        least_score: float = -math.inf,
         reduce: Callable[[np.ndarray], np.ndarray] | None = None,
         rank: Callable[[Tensor], Any] | None = None,
     ) -> LocalFeatures:
@@ -291,12 +292,13 @@ def receptive_field(network: nn.Module) -> ReceptiveField:
     ----------
     network : Module
         A layer, an `nn.Sequential` of layers, `BasicBlock`s and `Bottleneck`s; their shortcuts see
-        less. Layers without a kernel are taken to work at each place by itself.
+        less. Layers with a window are convolutions and pools of two axes; layers without one, such
+        as activations and batch normalisations, work at each place by itself.
 
     Raises
     ------
     ValueError
-        If a part is none of these, or its kernel is not square.
+        If a part is none of these, or its window is not square.
     """
     size, stride, start = 1, 1, 0.0
     for layer in _chain(network):
@@ -447,15 +449,18 @@ def _of_length_one(descriptors: np.ndarray) -> np.ndarray:
 
 
 def _chain(network: nn.Module) -> Iterator[nn.Module]:
-    """The layers with a kernel that an input goes through, one after the other."""
-    if hasattr(network, "kernel_size"):
+    """The layers with a window that an input goes through, one after the other."""
+    if isinstance(network, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)):
         yield network
         return
     parts = list(network.named_children())
-    if parts and not isinstance(network, (nn.Sequential, BasicBlock, Bottleneck)):
+    is_chain = isinstance(network, (nn.Sequential, BasicBlock, Bottleneck))
+    resizes = any(hasattr(network, name) for name in ("kernel_size", "output_size", "scale_factor"))
+    if resizes or (parts and not is_chain):
         raise ValueError(
-            f"receptive_field: cannot tell in which order a {type(network).__name__} uses its "
-            "parts; pass DELF a field=ReceptiveField(size, stride, start)"
+            f"receptive_field: cannot tell what a {type(network).__name__} sees: neither a chain "
+            "of layers, nor a convolution or pool of two axes. Pass DELF a "
+            "field=ReceptiveField(size, stride, start)"
         )
     for name, part in parts:
         if name != "downsample":

@@ -165,8 +165,11 @@ def test_receptive_field_is_where_the_gradient_comes_from(chain):
 
 
 def test_receptive_field_says_what_it_cannot_tell():
-    with pytest.raises(ValueError, match="order a SqueezeExcitation uses .* field=ReceptiveField"):
-        receptive_field(nn.Sequential(SqueezeExcitation(4, 2)))
+    for part in (SqueezeExcitation(4, 2), nn.ConvTranspose2d(1, 1, 3), nn.AdaptiveAvgPool2d(2)):
+        with pytest.raises(ValueError, match=f"a {type(part).__name__} .* field=ReceptiveField"):
+            receptive_field(nn.Sequential(nn.Conv2d(1, 4, 3), part))
+    with pytest.raises(ValueError, match="what a Upsample sees"):
+        receptive_field(nn.Upsample(scale_factor=2))
     with pytest.raises(ValueError, match=r"kernel_size of .* one integer .* not \(3, 1\)"):
         receptive_field(nn.Conv2d(1, 1, (3, 1)))
     with pytest.raises(ValueError, match="padding of .* not 'same'"):
@@ -235,7 +238,9 @@ def test_least_score_and_equal_scores():
     middle = np.median(all_of_them.scores)
     some = model.extract(image, (1.0,), 10**4, least_score=middle)
     np.testing.assert_array_equal(some.scores, all_of_them.scores[all_of_them.scores >= middle])
-    none = model.extract(image, (1.0,), least_score=1e9, reduce=lambda x: 1 / 0)
+    backwards = model.extract(image, (1.0,), 5, rank=lambda f: -model.attention.scores(f))
+    np.testing.assert_array_equal(backwards.scores, -all_of_them.scores[::-1][:5])
+    none = model.extract(mt.tensor(image), (1.0,), least_score=1e9, reduce=lambda x: 1 / 0)
     assert none.descriptors.shape == (0, 6) and none.places.shape == (0, 2)
     equal = model.extract(image, (1.0,), 3, rank=lambda f: np.ones((1, 1, *f.shape[2:])))
     np.testing.assert_array_equal(equal.places, [(2, 2), (6, 2), (10, 2)])

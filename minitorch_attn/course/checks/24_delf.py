@@ -265,6 +265,41 @@ def divided_by_the_places(alpha, x):
     return y / L, (lambda dy: vjp_alpha(dy) / L, lambda dy: vjp_x(dy) / L)
 
 
+@attended_sum.mutant(
+    "You divided by the length of the whole matrix: `np.linalg.norm(x)` is one number. Each row "
+    "has its own: `axis=1, keepdims=True`."
+)
+def one_length_for_all(alpha, x):
+    length = np.linalg.norm(x)
+    return (
+        alpha @ x / length,
+        (
+            lambda dy: x @ dy / length,
+            lambda dy: alpha[:, None] * dy / length - x * (alpha @ x @ dy) / length**3,
+        ),
+    )
+
+
+@attended_sum.mutant("The features are added up without their scores: y is the sum of alpha_n x_n.")
+def scores_unused(alpha, x):
+    y, _ = _attended(np.ones_like(alpha), x)
+    return _attended(alpha, x, y=y)
+
+
+@attended_sum.mutant(
+    "The output is divided by its length. The features are, each by itself; their sum is not."
+)
+def sum_of_length_one(alpha, x):
+    y, rules = _attended(alpha, x)
+    size = np.linalg.norm(y)
+    y_hat = y / size
+
+    def before(dy):
+        return (dy - y_hat * (y_hat @ dy)) / size
+
+    return y_hat, (lambda dy: rules[0](before(dy)), lambda dy: rules[1](before(dy)))
+
+
 # -- field_of -------------------------------------------------------------------------------
 
 
@@ -396,6 +431,25 @@ def from_behind(layers):
 def left_end(layers):
     size, stride, start = field_of_reference(layers)
     return size, stride, start - (size - 1) / 2
+
+
+@field_of.mutant(
+    "The padding is in steps of the layer's input, `stride` pixels each: the brackets go around "
+    "(R - 1) / 2 - p."
+)
+def padding_in_pixels(layers):
+    size, stride, start = 1, 1, 0.0
+    for R, s, p in layers:
+        start += stride * (R - 1) / 2 - p
+        size += stride * (R - 1)
+        stride *= s
+    return size, stride, start
+
+
+@field_of.mutant("A pixel sees itself: the size begins at 1, not at 0.")
+def begins_at_nothing(layers):
+    size, stride, start = field_of_reference(layers)
+    return size - 1, stride, start
 
 
 # -- match ----------------------------------------------------------------------------------
@@ -610,7 +664,7 @@ best_inliers = Exercise(
         Case(
             "three times as large",
             EIGHT,
-            3 * EIGHT + np.array([(0.0, 0.0)] * 4 + [(4.0, 0.0), (0.0, -1.0), (5.0, 0.0), (0, 9)]),
+            3 * EIGHT + np.array([(0.0, 0.0)] * 4 + [(4.0, 0.0), (1.7, 1.7), (5.0, 0.0), (0, 9)]),
             np.array([(0, 1, 2)]),
             2.0,
         ),
@@ -707,6 +761,17 @@ def line_not_passed_over(source, target, triples, tolerance):
         inliers = np.linalg.norm(with_ones @ A - target, axis=1) <= tolerance
         best = inliers if inliers.sum() > best.sum() else best
     return best
+
+
+@best_inliers.mutant(
+    "You fitted the map to the inliers once more and counted again. That is a good next step, but "
+    "the inliers asked for are those of the trial."
+)
+def fitted_once_more(source, target, triples, tolerance):
+    best = _ransac(source, target, triples, tolerance)
+    with_ones = np.column_stack([source, np.ones(len(source))])
+    A = np.linalg.lstsq(with_ones[best], target[best], rcond=None)[0]
+    return np.linalg.norm(with_ones @ A - target, axis=1) <= tolerance
 
 
 # -- DELFAttention --------------------------------------------------------------------------
@@ -842,3 +907,20 @@ class a_score_for_each_channel(DELFAttentionReference):
     def __init__(self, channels, hidden):
         super().__init__(channels, hidden)
         self.conv2 = nn.Conv2d(hidden, channels, 1)
+
+
+@DELFAttention.mutant(
+    "You divided the weighed features by their lengths: that takes the scores out again. First "
+    "divide, then weigh."
+)
+class weighed_then_divided(DELFAttentionReference):
+    def forward(self, x):
+        return F.normalize(self.scores(x) * x, dim=1).sum(dim=(2, 3))
+
+
+@DELFAttention.mutant(
+    "The sum is divided by its length. The features are, each by itself; their sum is not."
+)
+class sum_divided(DELFAttentionReference):
+    def forward(self, x):
+        return F.normalize(super().forward(x), dim=1)
