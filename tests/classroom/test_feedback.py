@@ -184,6 +184,12 @@ def test_what_a_learner_prints_cannot_pass_for_the_text_around_it():
     assert "15 of 15 points, all right" not in lines
 
 
+def test_of_a_message_without_end_as_much_is_shown_as_a_person_reads():
+    endless = Row("", "13.x", 0, 1, "wrong", message="\n".join(f"line {n}" for n in range(1000)))
+    for text in both(graded(endless)):
+        assert "line 99" in text and "line 100" not in text and "... (900 more lines)" in text
+
+
 def test_languages_are_left_as_they_are_written():
     for name in ("Ağaoğlu Şükrü", "李小龙", "עדה", "نگار نمی‌دانم", "José", "👩‍🔬"):
         assert plain(name, 50) == name

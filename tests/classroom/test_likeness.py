@@ -16,6 +16,7 @@ from minitorch_attn.course import solution_source
 from minitorch_attn.course.checking import examine
 from minitorch_attn.course.exercise import exercises, find
 from minitorch_attn.course.subject import here
+from minitorch_attn.course.submission import Cell
 
 # -- a class --------------------------------------------------------------------------------
 
@@ -402,6 +403,13 @@ def test_no_code_stops_the_comparison_or_holds_it_up(pairs):
     started = time.process_time()
     assert ("learner 4", "the copy") in pairs(everybody)
     assert time.process_time() - started < 30
+
+
+def test_of_code_without_end_the_beginning_is_read():
+    cells = [Cell("x = 1\n" * 100_000, mark) for mark in ("squeeze", "") for _ in range(50)]
+    parts = likeness._parts(cells, 13)
+    assert all(len(code) <= 2 * likeness.MOST_CODE for code in parts.values())
+    assert parts["13.squeeze"] and parts[FURTHER_CELLS] and not parts["13.excite"]
 
 
 def test_what_stands_before_a_fault_is_read():
