@@ -19,7 +19,8 @@ class SpatialWeights(nn.Module):
     a : float
         Power of the norm that s' is divided by.
     b : float
-        The root that flattens the weights: none for 1.
+        The root that is taken: above 1 it flattens the weights, at 1 there is none, below 1 it
+        sharpens them.
 
     Raises
     ------
@@ -28,8 +29,9 @@ class SpatialWeights(nn.Module):
 
     Notes
     -----
-    A place where no channel is active has the weight 0, and its weight no gradient: the root's
-    slope is infinite there, but there is nothing to weigh.
+    A place where no channel is active has the weight 0, and no gradient passes through s there:
+    slopes of powers may be infinite at 0, but there is nothing to weigh. The activity is divided by
+    its largest value before a power is taken: s stays the same, and no power overflows.
 
     References
     ----------
@@ -53,9 +55,14 @@ class SpatialWeights(nn.Module):
                 "CroW: weighs features that are not negative, such as those behind a ReLU, got "
                 f"some down to {x.amin().item():g}"
             )
-        s = F.normalize(x.sum(dim=1), p=self.a, dim=(1, 2))
-        active = s > 0
-        return F.where(active, F.where(active, s, 1.0) ** (1 / self.b), 0.0)
+        activity = x.sum(dim=1)
+        largest = activity.detach().amax(dim=(1, 2), keepdim=True)
+        u = activity / F.where(largest > 0, largest, 1.0)  # in [0, 1]
+        active = u > 0
+        u = F.where(active, u, 1.0)
+        powers = F.where(active, u**self.a, 0.0).sum(dim=(1, 2), keepdim=True)
+        norm = powers.clamp(min=1) ** (1 / self.a)  # u is 1 somewhere, but in a map of zeros
+        return F.where(active, (u / norm) ** (1 / self.b), 0.0)
 
     def extra_repr(self) -> str:
         return f"a={self.a:g}, b={self.b:g}"
@@ -73,9 +80,9 @@ class ChannelWeights(nn.Module):
     Parameters
     ----------
     eps : float
-        With 0, as in the authors' program, a channel that is never active has the weight 0; with
-        :math:`\epsilon > 0`, as in the paper, the largest of all, which changes nothing as there is
-        nothing to weigh.
+        With 0, as in the authors' program, a channel that is never active has the weight 0. With
+        :math:`\epsilon > 0`, as in the paper, it has the largest of all, and nothing to weigh; the
+        other weights move a little closer together.
 
     Raises
     ------
