@@ -118,13 +118,16 @@ def alike(notebooks: Mapping[str, Path], lesson: int, threshold: float = 0.8) ->
     )
     enough = MARGIN + math.log2(math.comb(n, 2) * (len(parts) + 1))
     likeness = np.max([part.likeness(enough) for part in (whole, *parts.values())], axis=0)
+    details = {part: (overlap.shared, overlap.likeness()) for part, overlap in parts.items()}
     return sorted(
         (
             Pair(
                 learners[i],
                 learners[j],
                 float(likeness[i, j]),
-                _clearest(parts, i, j, threshold),
+                _clearest(
+                    {part: (b[i, j], a[i, j]) for part, (b, a) in details.items()}, threshold
+                ),
                 float(whole.shared[i, j]),
             )
             for i, j in np.argwhere(np.triu(likeness, 1) >= max(threshold, 1e-9))
@@ -134,11 +137,10 @@ def alike(notebooks: Mapping[str, Path], lesson: int, threshold: float = 0.8) ->
     )
 
 
-def _clearest(parts: dict[str, _Overlap], i: int, j: int, threshold: float) -> tuple[str, ...]:
-    """Where two are most alike, three at most."""
-    bits = {part: overlap.shared[i, j] for part, overlap in parts.items()}
-    most = sorted(bits, key=bits.__getitem__, reverse=True)
-    alike = [one for one in most if bits[one] and parts[one].likeness()[i, j] >= threshold]
+def _clearest(details: dict[str, tuple[float, float]], threshold: float) -> tuple[str, ...]:
+    """Where two share most of those parts in which they are alike, by the bits and the likeness."""
+    most = sorted(details, key=details.__getitem__, reverse=True)
+    alike = [part for part in most if details[part][0] and details[part][1] >= threshold]
     return tuple(alike[:3] or most[:1])
 
 

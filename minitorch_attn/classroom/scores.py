@@ -116,11 +116,11 @@ def canvas(grades: Iterable[Graded], roster: Sequence[Person] = ()) -> str:
 def moodle(grades: Iterable[Graded], roster: Sequence[Person] = ()) -> str:
     """The scores as CSV for Moodle: Grades, Import, CSV file.
 
-    The first column says who it is: `Email address` if everybody on the roster has one of their
-    own, else `ID number` if everybody has that, else `Username`, the name of the folder. Map it
-    from itself to the field of that name. One column for all, because Moodle gives a line without
-    an identity to the person of the line before it, and imports nothing at all if it does not
-    know somebody: learners who are not on a roster are left out, see `not_on_roster`.
+    The first column says who it is, the "Map from" of the import: `Email address` if everybody on
+    the roster has one of their own, else `ID number` if everybody has that, else `Username`, the
+    name of the folder. It is one for all, because Moodle gives a line without an identity to the
+    person of the line before, and imports nothing at all if it does not know somebody: learners who
+    are not on the roster are left out, see `not_on_roster`.
 
     Then comes one column a set. Map it to a grade item with the set's points as its maximum: one
     that the import makes is worth 100. No score is written ``-``, as Moodle does: it takes an empty
@@ -205,9 +205,9 @@ class _Board:
         return sum(scores) if scores else None
 
     def fault(self, person: Person, number: int) -> str:
-        """Why what was handed in has no score."""
+        """Why what was handed in has no score; empty where there is one, or nothing."""
         graded = self.graded(person, number)
-        return "" if graded is None or graded.is_graded else graded.rows[0].cause
+        return "" if graded is None or graded.is_graded else _reason(graded)
 
     def note(self, person: Person) -> str:
         faults = {plan.lesson(number).name: self.fault(person, number) for number in self.sets}
@@ -215,6 +215,11 @@ class _Board:
         if self.roster and not self.is_on_roster(person):
             notes.append("not on the roster")
         return "; ".join(notes)
+
+
+def _reason(graded: Graded) -> str:
+    """Why there is no grade."""
+    return next(row.cause for row in graded.rows if not row.exercise) or "no reason is known"
 
 
 def _learner(board: _Board, person: Person) -> dict[str, Any]:
@@ -236,7 +241,7 @@ def _learner(board: _Board, person: Person) -> dict[str, Any]:
 
 def _handed_in(graded: Graded) -> dict[str, Any]:
     if not graded.is_graded:
-        return {"points": None, "note": graded.rows[0].cause, "digest": graded.digest}
+        return {"points": None, "note": _reason(graded), "digest": graded.digest}
     exercises = {
         row.exercise: {
             "points": row.points,

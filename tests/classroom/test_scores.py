@@ -76,6 +76,11 @@ def test_what_could_not_be_graded_is_no_score_and_is_named():
     assert bob["note"] == "13_squeeze_and_excitation could not be graded: is cut off"
 
 
+def test_no_grade_is_named_even_if_nobody_knows_why():
+    grades = [broken("ada", 0, cause="")]
+    assert "could not be graded: no reason is known" in by_learner(as_csv(grades))["ada"]["note"]
+
+
 def test_who_is_not_on_the_roster_comes_behind_and_is_named():
     text = as_csv([*GRADES, graded("abe", 0, 1.0)], ROSTER)
     assert [line[0] for line in lines(text)] == ["learner", "bob", "ada", "eve", "abe"]
