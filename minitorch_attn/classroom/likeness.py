@@ -119,26 +119,24 @@ def alike(notebooks: Mapping[str, Path], lesson: int, threshold: float = 0.8) ->
     enough = MARGIN + math.log2(math.comb(n, 2) * (len(parts) + 1))
     likeness = np.max([part.likeness(enough) for part in (whole, *parts.values())], axis=0)
     details = {part: (overlap.shared, overlap.likeness()) for part, overlap in parts.items()}
-    return sorted(
-        (
+
+    pairs = []
+    for i, j in np.argwhere(np.triu(likeness, 1) >= max(threshold, 1e-9)):
+        here = {part: (bits[i, j], ratio[i, j]) for part, (bits, ratio) in details.items()}
+        pairs.append(
             Pair(
                 learners[i],
                 learners[j],
                 float(likeness[i, j]),
-                _clearest(
-                    {part: (b[i, j], a[i, j]) for part, (b, a) in details.items()}, threshold
-                ),
+                _clearest(here, threshold),
                 float(whole.shared[i, j]),
             )
-            for i, j in np.argwhere(np.triu(likeness, 1) >= max(threshold, 1e-9))
-        ),
-        key=lambda pair: pair.bits,
-        reverse=True,
-    )
+        )
+    return sorted(pairs, key=lambda pair: pair.bits, reverse=True)
 
 
 def _clearest(details: dict[str, tuple[float, float]], threshold: float) -> tuple[str, ...]:
-    """Where two share most of those parts in which they are alike, by the bits and the likeness."""
+    """The parts in which two are alike, three at most, by the bits they share and the likeness."""
     most = sorted(details, key=details.__getitem__, reverse=True)
     alike = [part for part in most if details[part][0] and details[part][1] >= threshold]
     return tuple(alike[:3] or most[:1])
