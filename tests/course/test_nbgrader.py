@@ -271,7 +271,7 @@ def classwork(teacher):
     submit(teacher, START, "stuck", answers={"relu": ENDLESS})
     submit(teacher, START, "quitter", answers={"relu": "import os\nos._exit(0)"})
     submit(teacher, START, "changer", answers={"relu": WRONG, "check-relu": "pass"}, points=100)
-    submit(teacher, START, "deleter", answers={"relu": WRONG, "check-relu": None})
+    submit(teacher, START, "deleter", answers={"check-relu": None})
     submit(teacher, START, "mallory", answers={"relu": MALLORY, "relu_rule": ""})
     told = teacher.run(f"nbgrader autograde {START} --Execute.timeout=30", status=1)
     teacher.run(f"nbgrader autograde {BAM}")
@@ -321,12 +321,16 @@ def test_solved_work_earns_everything(earned, teacher):
     assert heavy["solved"] == (sum(points_of(BAM).values()),) * 2
 
 
-@pytest.mark.parametrize("learner", ["taker", "endless", "stuck", "changer", "deleter"])
+@pytest.mark.parametrize("learner", ["taker", "endless", "stuck", "changer"])
 def test_one_bad_answer_costs_its_own_points_alone(earned, learner):
-    """The course's own solution; one without end; a check cell changed, or deleted."""
+    """The course's own solution; a function, a cell without end; a check cell changed."""
     points = points_of(START)
     most = sum(points.values())
     assert earned[learner] == (most - points["check-relu"], most)
+
+
+def test_a_check_cell_that_was_deleted_is_put_back_and_counts(earned):
+    assert earned["deleter"] == earned["solved"]
 
 
 def test_submission_that_ends_its_process_has_no_grade_and_a_zero_in_the_list(
