@@ -231,11 +231,12 @@ def _progress(name: str, total: int) -> Iterator[Any]:
 def _feedback(args: argparse.Namespace) -> int:
     folder = ClassFolder.open(args.folder)
     people = {one.learner: one for one in folder.roster}
+    title = folder.settings.title
     count = 0
     for graded in _grades(folder, args.sets):
         for suffix, text in (
-            (".txt", feedback.feedback_text(graded, people.get(graded.learner))),
-            (".html", feedback.feedback_html(graded, people.get(graded.learner))),
+            (".txt", feedback.feedback_text(graded, people.get(graded.learner), title)),
+            (".html", feedback.feedback_html(graded, people.get(graded.learner), title)),
         ):
             path = folder.feedback(graded.learner, graded.lesson, suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -256,6 +257,9 @@ def _export(args: argparse.Namespace) -> int:
     ):
         write_atomically(folder.root / name, write(grades, roster))
         print(folder.root / name)
+    if roster and (strays := scores.not_on_roster(grades, roster)):
+        names = ", ".join(map(_printable, strays))
+        print(f"not in roster.csv, and so not in moodle.csv: {names}")
     (folder.root / "overview").mkdir(exist_ok=True)
     for number in sorted({one.lesson for one in grades}):
         path = folder.root / "overview" / f"{plan.lesson(number).name}.png"

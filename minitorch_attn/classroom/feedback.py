@@ -37,7 +37,7 @@ WORDS = {
 }
 
 
-def feedback_text(graded: Graded, person: Person | None = None) -> str:
+def feedback_text(graded: Graded, person: Person | None = None, course: str = "") -> str:
     """Feedback on a submission as plain text.
 
     Parameters
@@ -46,6 +46,8 @@ def feedback_text(graded: Graded, person: Person | None = None) -> str:
         The submission.
     person : Person, optional
         Its learner, by whose name they are greeted; without it, by the name of their folder.
+    course : str
+        The class's title, to stand above all.
 
     Raises
     ------
@@ -53,6 +55,8 @@ def feedback_text(graded: Graded, person: Person | None = None) -> str:
         If the person is another learner.
     """
     lines = [_title(graded), _name(graded, person), "", _summary(graded), ""]
+    if course:
+        lines.insert(0, plain(course, MOST_OF_NAME))
     if graded.is_graded:
         table = [
             (_exercise(row), _points(row.points, row.out_of), _result(row)) for row in graded.rows
@@ -67,12 +71,12 @@ def feedback_text(graded: Graded, person: Person | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def feedback_html(graded: Graded, person: Person | None = None) -> str:
+def feedback_html(graded: Graded, person: Person | None = None, course: str = "") -> str:
     """Feedback on a submission as one web page: no script, no link, nothing to load.
 
     Parameters
     ----------
-    graded, person
+    graded, person, course
         As of `feedback_text`.
 
     Raises
@@ -86,6 +90,9 @@ def feedback_html(graded: Graded, person: Person | None = None) -> str:
         policy=_POLICY,
         style=_STYLE,
         title=html.escape(_title(graded)),
+        course=f'<p class="name"><bdi>{html.escape(plain(course, MOST_OF_NAME))}</bdi></p>'
+        if course
+        else "",
         name=html.escape(name),
         summary=html.escape(_summary(graded)),
         table=_table(graded) if graded.is_graded else "",
@@ -287,7 +294,7 @@ _PAGE = """<!DOCTYPE html>
 </head>
 <body>
 <main>
-<h1>{title}</h1>
+{course}<h1>{title}</h1>
 <p class="name"><bdi>{name}</bdi></p>
 <p class="summary"><bdi>{summary}</bdi></p>
 {table}{sections}<p>{advice}</p>

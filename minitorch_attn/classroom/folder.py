@@ -145,11 +145,9 @@ class ClassFolder:
 
     @property
     def roster(self) -> list[Person]:
-        """Who is in the class: the roster's people, then those who are not on it but handed in."""
+        """Who is in the class, by `roster.csv`; nobody where there is none."""
         path = self.root / "roster.csv"
-        people = read_roster(path) if path.exists() else []
-        known = {one.learner for one in people}
-        return people + [Person(name) for name in self.learners if name not in known]
+        return read_roster(path) if path.exists() else []
 
     @property
     def learners(self) -> list[str]:

@@ -198,3 +198,11 @@ def test_languages_are_left_as_they_are_written():
 def test_what_cannot_be_seen_is_spelled_out_and_the_rest_counted():
     assert plain("a\x1b[1m\u202eb\r\nc\td", 50) == "a\\x1b[1m\\u202eb\nc    d"
     assert plain("x" * 1_000_005, 5) == "xxxxx ... (1,000,000 more characters)"
+
+
+def test_the_classes_title_stands_above_and_does_nothing():
+    text = feedback_text(graded(RIGHT), course="Vision <b>2026</b>")
+    page = feedback_html(graded(RIGHT), course="Vision <b>2026</b>")
+    assert text.startswith("Vision <b>2026</b>\n")
+    assert "Vision &lt;b&gt;2026&lt;/b&gt;" in page
+    assert page.index("Vision") < page.index("<h1>")
