@@ -10,7 +10,7 @@ import numpy as np
 from ..engine import ShapeError
 from ..ops.arguments import integer
 from .dataset import Seed, as_generator, batch_of
-from .loader import _to_tensors
+from .loader import to_tensors
 
 
 class IdentityLoader:
@@ -86,7 +86,7 @@ class IdentityLoader:
         order = self.generator.permutation(len(self._samples))
         for start in range(0, len(self) * self.identities, self.identities):
             chosen = [self._some(i) for i in order[start : start + self.identities]]
-            yield _to_tensors(batch_of(self.dataset, np.concatenate(chosen), self.generator))
+            yield to_tensors(batch_of(self.dataset, np.concatenate(chosen), self.generator))
 
     def _some(self, identity: int) -> np.ndarray:
         """Numbers of some pictures of an identity."""

@@ -86,7 +86,7 @@ class DataLoader:
     def _batch(self, indices: np.ndarray) -> Any:
         if self.collate_fn is not None:
             return self.collate_fn([self.dataset[int(i)] for i in indices])
-        return _to_tensors(batch_of(self.dataset, indices, self.generator))
+        return to_tensors(batch_of(self.dataset, indices, self.generator))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the generator stands: taken between epochs, it repeats the epochs that follow."""
@@ -97,7 +97,8 @@ class DataLoader:
         self.generator.bit_generator.state = state_dict["generator"]
 
 
-def _to_tensors(batch: Any) -> Any:
+def to_tensors(batch: Any) -> Any:
+    """A batch of arrays, or a tuple of them, as tensors that share their memory."""
     if isinstance(batch, tuple):
-        return tuple(_to_tensors(part) for part in batch)
+        return tuple(to_tensors(part) for part in batch)
     return as_tensor(batch)

@@ -40,6 +40,13 @@ def test_epochs_differ_and_a_seed_repeats_them():
     np.testing.assert_array_equal(epochs(2), [first, second])
 
 
+def test_company_and_pictures_change_from_epoch_to_epoch():
+    one = loader(pictures=2, generator=0)
+    batches = [(x.numpy()[:, 0], t.numpy()) for _ in range(10) for x, t in one]
+    assert len({frozenset(t) for _, t in batches}) > 3  # who is beside whom
+    assert len({frozenset(x[t == 3]) for x, t in batches if 3 in t}) > 2  # two of its four
+
+
 def test_identities_that_fill_no_batch_are_left_out():
     assert [len(t.numpy()) for _, t in loader(identities=3, generator=0)] == [9]
 
