@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from .arguments import count, rate
 SEEN = 0.7  # the share of classes that the network is trained on
 APART = 10  # of the training images every tenth is kept apart, and whitening learned on these
 LOOKED_AT = 10  # the answers of P@k, and those a query is expanded by
+NEIGHBOURS = 20, 6  # k1 and k2 of re-ranking, as in the paper
 ATTENDED = 10_000  # training images, at most, that attention is trained on
 SCENES = {"train": 4000, "test": 2000}  # of cluttered digits
 
@@ -41,8 +42,8 @@ SCENES = {"train": 4000, "test": 2000}  # of cluttered digits
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``python -m minitorch_attn reproduce retrieval``."""
     parser.description = (
-        "Train a small network to tell the first 7 of 10 classes apart, turn its last feature map "
-        "into one vector an image in six ways, and search for images of the same class. One "
+        "Train a small network to tell the first 70 %% of the classes apart, turn its last feature "
+        "map into one vector an image in six ways, and search for images of the same class. One "
         "gallery holds test images of all classes; queries of classes that were trained on and of "
         "those that were not are told apart. The papers search for buildings, with large networks: "
         "compare the order of the descriptors, not the numbers."
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         choices=("cifar10", "mnist", "fashion_mnist", "digits", "folder"),
         default="cifar10",
-        help="digits are handwritten digits in clutter, which need no network; a folder holds "
+        help="digits are handwritten digits in clutter, which need no download; a folder holds "
         "train/CLASS and test/CLASS, with images of one size; the others are downloaded once "
         "(default %(default)s)",
     )
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     except DivergedError as error:
         return _failed(error, 1)
     except FileNotFoundError as error:
+        if args.data == "folder":
+            return _failed(error, 2)
         return _failed(f"{error}\nHere that is --data-folder FOLDER and --data digits.", 2)
     except (ImportError, OSError, ValueError) as error:
         return _failed(error, 2)
@@ -129,8 +132,14 @@ def _failed(why: object, status: int) -> int:
 
 def _report(args: argparse.Namespace) -> None:
     train, test = _dataset(args, "train"), _dataset(args, "test")
-    seen = round(SEEN * len(train.classes))
+    seen = _seen_classes(train.classes, test.classes)
     fitted, apart = _training_images(train.labels, seen, args.limit)
+    most = min(args.channels, len(apart) - 1)
+    if args.components > most:
+        raise ValueError(
+            f"--components {args.components} are too many: --channels {args.channels} and "
+            f"{len(apart)} images kept apart for whitening allow {max(most, 0)}"
+        )
     queries, gallery = _split(test.labels, args.queries, args.gallery)
     print(
         f"{args.data}: {len(fitted):,} training images of {seen} classes, and {len(apart):,} kept "
@@ -173,6 +182,18 @@ def _dataset(args: argparse.Namespace, part: str) -> ImageDataset:
         return data.image_folder(args.data_folder / part)
     load = getattr(data, args.data)
     return load(train, root=args.data_folder, download=not args.no_download)
+
+
+def _seen_classes(train: Sequence[str], test: Sequence[str]) -> int:
+    """How many classes are trained on, the first ones; the others are left for the search."""
+    if list(train) != list(test):
+        raise ValueError(f"train/ and test/ hold different classes: {[*train]} and {[*test]}")
+    seen = round(SEEN * len(train))
+    if not 2 <= seen < len(train):
+        raise ValueError(
+            f"needs 3 classes at least, two to tell apart and one not seen, there are {len(train)}"
+        )
+    return seen
 
 
 def _training_images(
@@ -229,7 +250,8 @@ def _train(
     attention = RegionalAttention(channels)
     classifier.requires_grad_(False)
     weighed = nn.Sequential(RegionalMAC(attention), classifier)
-    maps = TensorDataset(_features(backbone, images[:ATTENDED]), labels[:ATTENDED])
+    step = -(-len(images) // ATTENDED)  # a folder's images are sorted by class: take some of all
+    maps = TensorDataset(_features(backbone, images[::step]), labels[::step])
     with_attention = _fit(args, weighed, maps, max(args.epochs // 2, 1), seed)
     print(
         f"seed {seed}: {100 * accuracy:.1f} % of the training images right in the last epoch, "
@@ -338,7 +360,7 @@ class Search:
 def _measure(
     components: int, search: Search, attention: nn.Module, apart: np.ndarray
 ) -> Iterator[tuple[tuple[str, str], list[float]]]:
-    """Scores of every descriptor: as it is, whitened, with queries expanded, re-ranked."""
+    """Scores of every descriptor as it is, and after one step: whitened, expanded, re-ranked."""
     descriptors: dict[str, Pooled | Regional] = {
         "MAC": Pooled(mac),
         "SPoC": Pooled(spoc),
@@ -355,4 +377,5 @@ def _measure(
         yield (name, ""), search.score(index.search(q))
         yield (name, "whitened"), search.score(whitened)
         yield (name, "expanded"), search.score(index.search(expanded))
-        yield (name, "re-ranked"), search.score(rerank(index, q))
+        k1, k2 = (min(k, len(index)) for k in NEIGHBOURS)
+        yield (name, "re-ranked"), search.score(rerank(index, q, k1, k2))

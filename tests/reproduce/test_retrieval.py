@@ -159,9 +159,49 @@ def test_numbers_that_cannot_be_are_refused(option, value, capsys):
     assert told in capsys.readouterr().err
 
 
-def test_more_components_than_channels_are_told(capsys):
-    assert main([*QUICK, "--components", "9"]) == 2
-    assert "9 components are asked for" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--components", "9"], "--components 9 are too many: --channels 8 and 21 images"),
+        (["--limit", "3"], "2 images kept apart for whitening allow 1"),
+        (["--limit", "1"], "0 images kept apart for whitening allow 0"),
+    ],
+)
+def test_too_little_to_learn_whitening_from_is_told_before_training(options, why, capsys):
+    assert main([*QUICK, *options]) == 2
+    out, err = capsys.readouterr()
+    assert why in err and not out
+
+
+def test_classes_must_be_the_same_and_three_at_least():
+    assert retrieval._seen_classes("abc", "abc") == 2
+    assert retrieval._seen_classes("abcdefghij", "abcdefghij") == 7
+    with pytest.raises(ValueError, match="needs 3 classes at least, .* there are 2"):
+        retrieval._seen_classes("ab", "ab")
+    with pytest.raises(ValueError, match=r"different classes: \['a', 'b', 'c'\] and \['a', 'c'\]"):
+        retrieval._seen_classes("abc", "ac")
+
+
+def test_a_gallery_smaller_than_the_neighbourhood_is_searched_as_well(capsys):
+    assert main([*QUICK, "--queries", "1", "--gallery", "1"]) == 0
+    assert ("CroW", "re-ranked") in table(capsys)[1]
+
+
+def test_attention_sees_all_classes_where_images_are_sorted_and_many(monkeypatch):
+    fitted = []
+
+    def fit_and_watch(args, model, dataset, epochs, seed):
+        fitted.append(dataset)
+        return 0.0
+
+    monkeypatch.setattr(retrieval, "_fit", fit_and_watch)
+    monkeypatch.setattr(retrieval, "ATTENDED", 30)
+    labels = np.repeat(np.arange(7), 10)
+    images = np.zeros((70, 1, 8, 8), np.uint8)
+    args = retrieval.argparse.Namespace(channels=4, epochs=1)
+    retrieval._train(args, images, labels, 7, 0)
+    kept = fitted[1].arrays[1]
+    assert len(kept) <= 30 and set(np.asarray(kept)) == set(range(7))
 
 
 def test_numbers_that_are_not_finite_are_told(capsys):
@@ -177,6 +217,9 @@ def test_missing_files_are_told_in_words(tmp_path, capsys):
     assert "train-images-idx3-ubyte.gz" in told and "--data digits" in told
     assert main(["reproduce", "retrieval", "--data", "folder"]) == 2
     assert "needs --data-folder" in capsys.readouterr().err
+    assert main(["reproduce", "retrieval", "--data", "folder", *folder[2:4]]) == 2
+    told = capsys.readouterr().err
+    assert "no images found" in told and "digits" not in told
 
 
 def test_it_runs_on_folders_of_images(tmp_path, capsys):
