@@ -82,7 +82,7 @@ check("23.channel_weights", channel_weights)
 
 # %% exercise="weighted_sum"
 def weighted_sum(x, *, a=2, b=2):
-    """x (C, H, W) -> y (C,), and the rule of x."""
+    """x (C, H, W) -> y (C,), and the rule of x: dy (C,) -> dx (C, H, W)."""
     ### BEGIN SOLUTION
     activity = x.sum(axis=0)
     norm = (activity**a).sum() ** (1 / a)
@@ -108,7 +108,8 @@ check("23.weighted_sum", weighted_sum)
 #
 # For Tensors, a batch of feature maps, with both kinds of weights; $y_c = t_c \sum_{ij} s_{ij}\, x_{cij}$ for each
 # image. There are no parameters. In the maps of the check something is active at every place, and every channel is
-# active somewhere. `x > 0` gives a Tensor of truth values; `.to(x.dtype)` makes numbers of it.
+# active somewhere. `F.normalize(z, p=p, dim=dims)` divides z by its p-norm over the axes dims. `x > 0` gives a
+# Tensor of truth values; `.to(x.dtype)` makes numbers of it.
 
 
 # %% exercise="CroW"

@@ -170,6 +170,89 @@ def norm_of_x(x, a=2, b=2):
     return (x.sum(axis=0) / (x**a).sum() ** (1 / a)) ** (1 / b)
 
 
+@spatial_weights.mutant(
+    "Each column has its own norm in yours. There is one norm, over all places of the image."
+)
+def norm_of_each_column(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    norm = (activity**a).sum(axis=0) ** (1 / a)
+    return (activity / np.where(norm > 0, norm, 1)) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "You added up the columns, the last axis; it is the channels that are added up: axis 0."
+)
+def columns_added_up(x, a=2, b=2):
+    activity = x.sum(axis=-1)
+    return (activity / (activity**a).sum() ** (1 / a)) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "The two roots are in each other's place: the norm ends with the a-th root, and the b-th is "
+    "taken of the quotient."
+)
+def roots_exchanged(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    return (activity / (activity**a).sum() ** (1 / b)) ** (1 / a)
+
+
+@spatial_weights.mutant("`1 // b` rounds down, to 0 for a b above 1: write `1 / b`.")
+def root_rounded_down(x, a=2, b=2):
+    return spatial_weights_reference(x, a, np.inf if b > 1 else 1 / (1 // b))
+
+
+@spatial_weights.mutant(
+    "You took the b-th root of the norm alone: `**` comes before `/`. Put the quotient in "
+    "brackets, `(activity / norm) ** (1 / b)`."
+)
+def root_of_the_norm_alone(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    return activity / ((activity**a).sum() ** (1 / a)) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "You divided by the sum of the activity, the norm of a = 1; the power a that is given is not "
+    "used."
+)
+def always_the_sum(x, a=2, b=2):
+    return spatial_weights_reference(x, 1, b)
+
+
+@spatial_weights.mutant(
+    "You raised the channels to the power a before adding them up. The activity is their plain "
+    "sum; the power a belongs to the norm."
+)
+def power_of_the_channels(x, a=2, b=2):
+    activity = (x**a).sum(axis=0)
+    return (activity / activity.sum() ** (1 / a)) ** (1 / b)
+
+
+@spatial_weights.mutant(
+    "That is a softmax over the places. There is no exponential here: the activity is divided by "
+    "its a-norm."
+)
+def softmax_of_the_places(x, a=2, b=2):
+    powers = np.exp(x.sum(axis=0))
+    return powers / powers.sum()
+
+
+@spatial_weights.mutant(
+    "You returned the weighted features, (C, H, W); the weights s alone are asked for, (H, W)."
+)
+def weighted_features(x, a=2, b=2):
+    return spatial_weights_reference(x, a, b) * x
+
+
+@spatial_weights.mutant(
+    "`np.linalg.norm` of a table with a power takes a norm of matrices, which is another thing and "
+    "has few powers. Write the sum out, `(activity**a).sum() ** (1 / a)`.",
+    raises=True,
+)
+def norm_of_a_matrix(x, a=2, b=2):
+    activity = x.sum(axis=0)
+    return (activity / np.linalg.norm(activity, a)) ** (1 / b)
+
+
 # -- channel_weights ------------------------------------------------------------------------
 
 
@@ -307,6 +390,106 @@ def counted_along_channels(x):
 )
 def zeros_counted(x):
     return _rarity((x >= 0).mean(axis=(1, 2)))
+
+
+@channel_weights.mutant(
+    "You put 1 in place of q where a channel is silent, before adding the shares up: that changes "
+    "the weights of all channels. Add up first, and the silent channel gets 0."
+)
+def one_for_q_in_the_sum(x):
+    q = (x > 0).mean(axis=(1, 2))
+    q = np.where(q > 0, q, 1)
+    return np.log(q.sum() / q)
+
+
+@channel_weights.mutant(
+    "A channel that is active nowhere got log(sum / 1), as if it were active everywhere. Its "
+    "weight is to be 0."
+)
+def one_for_q(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.log(q.sum() / np.where(q > 0, q, 1))
+
+
+@channel_weights.mutant(
+    "A channel that is active nowhere got the weight 1. Its weight is to be 0: begin with zeros."
+)
+def one_for_the_silent(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.where(q > 0, np.log(_divide(q.sum(), np.where(q > 0, q, 1))), 1)
+
+
+@channel_weights.mutant(
+    "You kept zero from the division with a tiny number: then a channel that is active nowhere has "
+    "a huge weight. It is to be 0."
+)
+def a_tiny_number_for_zero(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.log(q.sum() / np.maximum(q, 1e-12))
+
+
+@channel_weights.mutant(
+    "You kept zero from the division by adding a little to every q: all weights are off by a "
+    "little, and that of a silent channel, which is to be 0, by much."
+)
+def a_little_below_the_line(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.log(q.sum() / (q + 1e-6))
+
+
+@channel_weights.mutant(
+    "You left the silent channels out. t has a number for every channel, 0 for these."
+)
+def silent_left_out(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.log(q.sum() / q[q > 0])
+
+
+@channel_weights.mutant(
+    "Your weights are whole numbers: `np.zeros_like` of counts makes an array of integers, which "
+    "cuts off what is put into it. `np.zeros(len(q))` holds fractions."
+)
+def whole_numbers(x):
+    return channel_weights_reference(x).astype(int)
+
+
+@channel_weights.mutant(
+    "You took the logarithm of the sum alone, and divided after. The logarithm is that of the "
+    "quotient."
+)
+def logarithm_of_the_sum(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.where(q > 0, np.log(q.sum()) / np.where(q > 0, q, 1), 0)
+
+
+@channel_weights.mutant(
+    "Above the line you left out the channel's own share. The sum runs over all channels."
+)
+def sum_of_the_others(x):
+    q = (x > 0).mean(axis=(1, 2))
+    quotient = _divide(q.sum() - q, np.where(q > 0, q, 1))
+    return np.where((q > 0) & (quotient > 0), np.log(np.where(quotient > 0, quotient, 1)), 0)
+
+
+@channel_weights.mutant("Above the line stands the sum of all shares, not the largest of them.")
+def largest_above_the_line(x):
+    q = (x > 0).mean(axis=(1, 2))
+    return np.where(q > 0, np.log(q.max() / np.where(q > 0, q, 1)), 0)
+
+
+@channel_weights.mutant(
+    "You counted along the columns alone, and have a share for each row. A channel has one share, "
+    "over all its places: axes 1 and 2."
+)
+def rows_kept(x):
+    return _rarity((x > 0).mean(axis=2))
+
+
+@channel_weights.mutant(
+    "Active means greater than 0; you counted the places that are above the mean."
+)
+def above_the_mean(x):
+    return _rarity((x > x.mean()).mean(axis=(1, 2)))
 
 
 # -- weighted_sum ---------------------------------------------------------------------------
@@ -552,6 +735,150 @@ def channels_of_e_kept(x, *, a=2, b=2):
     return y, vjp_x
 
 
+@weighted_sum.mutant(
+    "The output is right. The first term is missing in the rule, and with it the axis of channels: "
+    "dx has a number for each channel at each place."
+)
+def first_term_and_its_axis_forgotten(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, direct=lambda s, column: 0)
+
+
+@weighted_sum.mutant(
+    "The output is right. In the first term the weight s is missing: it is s dy, not dy."
+)
+def first_term_without_weight(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, direct=lambda s, column: column + 0 * s)
+
+
+@weighted_sum.mutant(
+    "The output is right. The first term is s dy; yours is x dy. The other factor of the product "
+    "s x is what stands beside dy."
+)
+def first_term_with_x(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, direct=lambda s, column: x * column)
+
+
+@weighted_sum.mutant(
+    "The output is right. In the rule dy has the shape (C,), and was laid along the last axis, "
+    "that of the columns. Give it two axes more: `dy[:, None, None]`."
+)
+def gradient_along_the_columns(x, *, a=2, b=2):
+    y, _ = weighted_sum_reference(x, a=a, b=b)
+    activity = x.sum(axis=0)
+    s = spatial_weights_reference(x, a, b)
+
+    def vjp_x(dy):
+        e = s * (dy * x).sum(axis=0)
+        p = activity**a / (activity**a).sum()
+        return s * dy + (e - p * e.sum()) / (b * activity)
+
+    return y, vjp_x
+
+
+@weighted_sum.mutant(
+    "The output is right. p are shares of the activity to the power a. Yours is s to the power a; "
+    "s is a b-th root already, so that it would be s to the power a b."
+)
+def share_from_the_root(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, share=lambda u, a: u ** (a / b))
+
+
+@weighted_sum.mutant(
+    "The output is right. In p the powers are divided by the norm, which has a root; they should "
+    "be divided by the sum of the powers, `(activity**a).sum()`."
+)
+def share_of_the_norm(x, *, a=2, b=2):
+    activity = x.sum(axis=0)
+    norm = (activity**a).sum() ** (1 / a)
+    return _weighted_sum(x, a, b, share=lambda u, a: activity**a / norm)
+
+
+@weighted_sum.mutant(
+    "The output is right. `/ b * activity` divides by b and then multiplies by the activity: put "
+    "brackets, `/ (b * activity)`."
+)
+def activity_above_the_line(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, below=lambda b, activity, s: b / activity)
+
+
+@weighted_sum.mutant(
+    "The output is right. Both e and p times the sum of e are divided by b s'; in yours only the "
+    "second is. Put brackets: `(e - p * e.sum()) / (b * activity)`."
+)
+def numerator_without_brackets(x, *, a=2, b=2):
+    activity = x.sum(axis=0)
+    return _weighted_sum(
+        x,
+        a,
+        b,
+        taken=lambda p, e: p * e.sum() / (b * activity),
+        below=lambda b, activity, s: 1,
+    )
+
+
+@weighted_sum.mutant(
+    "The output is right. Below the line stands b s'. The power a is not there: the derivative of "
+    "the power brings it above, and the root of the norm takes it away again."
+)
+def divided_by_a_as_well(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, below=lambda b, activity, s: a * b * activity)
+
+
+@weighted_sum.mutant("The output is right. Below the line stands b s'; yours is a s'.")
+def a_for_b(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, below=lambda b, activity, s: a * activity)
+
+
+@weighted_sum.mutant(
+    "The output is right. The p of a place is multiplied by the sum of e; yours has summed p e "
+    "over the places, the same number everywhere."
+)
+def sum_of_p_times_e(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, taken=lambda p, e: (p * e).sum())
+
+
+@weighted_sum.mutant(
+    "The output is right. dy is missing in e: a channel counts there by what the loss asks of it, "
+    "s times the sum of dy x."
+)
+def contribution_without_the_gradient(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, contribution=lambda s, ds: s * x.sum(axis=0))
+
+
+@weighted_sum.mutant(
+    "The output is right. The second term is added to the first; you subtracted it."
+)
+def second_term_subtracted(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, spread=lambda g, x: -g)
+
+
+@weighted_sum.mutant(
+    "The output is right. In the numerator e itself is missing: it is e less p times the sum of e."
+)
+def own_contribution_forgotten(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, taken=lambda p, e: e + p * e.sum())
+
+
+@weighted_sum.mutant(
+    "y has a number for each channel, (C,): sum over the places, axes 1 and 2. You summed over the "
+    "channels."
+)
+def channels_summed(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, out=lambda s, x: (s * x).sum(axis=0))
+
+
+@weighted_sum.mutant("y is summed over the places, axes 1 and 2; yours still has them.")
+def places_kept(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, out=lambda s, x: s * x)
+
+
+@weighted_sum.mutant(
+    "In the weights the norm is missing: the activity is divided by it before the root is taken."
+)
+def weights_without_norm(x, *, a=2, b=2):
+    return _weighted_sum(x, a, b, out=lambda s, x: (x.sum(axis=0) ** (1 / b) * x).sum(axis=(1, 2)))
+
+
 # -- CroW -----------------------------------------------------------------------------------
 
 
@@ -758,6 +1085,91 @@ class NormOfEachColumn(CroWReference):
         return F.normalize(x.sum(dim=1), p=self.a) ** (1 / self.b)
 
 
+@CroW.mutant(
+    "Each row has its own norm in yours. The norm is over both axes of places, `dim=(1, 2)`."
+)
+class NormOfEachRow(CroWReference):
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), p=self.a, dim=2) ** (1 / self.b)
+
+
+@CroW.mutant(
+    "You divided each channel by its own norm, and added up after. Add the channels up first: "
+    "there is one norm for an image."
+)
+class NormOfEachChannel(CroWReference):
+    def places(self, x):
+        return F.normalize(x, p=self.a, dim=(2, 3)).sum(dim=1) ** (1 / self.b)
+
+
+@CroW.mutant("You raised to the power b. It is the b-th root: `** (1 / self.b)`.")
+class PowerForRoot(CroWReference):
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), p=self.a, dim=(1, 2)) ** self.b
+
+
+@CroW.mutant("The two powers are in each other's place: a is the norm's, b the root's.")
+class PowersExchanged(CroWReference):
+    def places(self, x):
+        return F.normalize(x.sum(dim=1), p=self.b, dim=(1, 2)) ** (1 / self.a)
+
+
+@CroW.mutant("The norm is missing in the weights of the places: `F.normalize` divides by it.")
+class WithoutNorm(CroWReference):
+    def places(self, x):
+        return x.sum(dim=1) ** (1 / self.b)
+
+
+@CroW.mutant(
+    "The weights of the places are a softmax in yours; they are the activity, divided by its "
+    "a-norm, and the root of that."
+)
+class SoftmaxOfThePlaces(CroWReference):
+    def places(self, x):
+        N, _, H, W = x.shape
+        return F.softmax(x.sum(dim=1).reshape(N, H * W), dim=1).reshape(N, H, W)
+
+
+@CroW.mutant("The quotient in t is upside down: it is log(sum / q).")
+class UpsideDown(CroWReference):
+    def channels(self, x):
+        return -super().channels(x)
+
+
+@CroW.mutant("You added t to the weighted sum; y is their product.")
+class AddedForMultiplied(CroWReference):
+    def forward(self, x):
+        return self.channels(x) + (x * self.places(x).unsqueeze(1)).sum(dim=(2, 3))
+
+
+@CroW.mutant("The sum over the places is missing: y is (N, C).")
+class PlacesKept(CroWReference):
+    def forward(self, x):
+        t = self.channels(x).unsqueeze(2).unsqueeze(3)
+        return t * x * self.places(x).unsqueeze(1)
+
+
+@CroW.mutant(
+    "The weights of the places are (N, H, W), the features (N, C, H, W): axes are aligned from the "
+    "right, so that N would meet C. Give the weights an axis of channels, `s.unsqueeze(1)`.",
+    raises=True,
+)
+class WithoutAxisOfChannels(CroWReference):
+    def forward(self, x):
+        return self.channels(x) * (x * self.places(x)).sum(dim=(2, 3))
+
+
+@CroW.mutant(
+    "The sum of the shares has lost its axis: (N,) over (N, C) lays the images along the channels. "
+    "`q.sum(dim=1, keepdim=True)` is (N, 1).",
+    raises=True,
+)
+class SharesWithoutTheirAxis(CroWReference):
+    def channels(self, x):
+        q = self.counted(x).mean(dim=(2, 3))
+        return (q.sum(dim=1) / q).log()
+
+
 # -- expanded_query -------------------------------------------------------------------------
 
 
@@ -810,8 +1222,8 @@ expanded_query = Exercise(
 
 
 @expanded_query.mutant(
-    "You added the mean of the answers, so that the query itself counts as much as all of them. It "
-    "is their sum."
+    "You added the mean of the answers, or the query to each of them: it then counts as much as "
+    "all answers together. Add their sum, to one query."
 )
 def mean_of_the_answers(q, g, k):
     return _unit(q + g[_first(q, g, k)].mean(axis=0))
@@ -882,3 +1294,59 @@ def not_sorted(q, g, k):
 )
 def numbers_for_query(q, g, k):
     return _first(q, g, k)
+
+
+@expanded_query.mutant(
+    "`.sum()` without an axis made one number of the answers. They are added as vectors, `axis=0`."
+)
+def one_number_of_the_answers(q, g, k):
+    return _unit(q + g[_first(q, g, k)].sum())
+
+
+@expanded_query.mutant(
+    "The answers were not added up: yours has a row for each. `g[first].sum(axis=0)` is one "
+    "vector, (D,)."
+)
+def answers_kept_apart(q, g, k):
+    return _unit(q + g[_first(q, g, k)])
+
+
+@expanded_query.mutant("You added the k-th answer alone; all of the first k are added.")
+def the_kth_alone(q, g, k):
+    return _unit(q + g[_first(q, g, k)[-1]])
+
+
+@expanded_query.mutant("You added one answer too many: the first k are `[:k]`.")
+def one_too_many(q, g, k):
+    return _unit(q + g[_first(q, g, k + 1)].sum(axis=0))
+
+
+@expanded_query.mutant("You added one answer too few: the first k are `[:k]`.")
+def one_too_few(q, g, k):
+    return _unit(q + g[_first(q, g, k - 1)].sum(axis=0))
+
+
+@expanded_query.mutant(
+    "You divided by the sum of the numbers. The length of a vector is the root of the sum of its "
+    "squares, `np.linalg.norm`."
+)
+def divided_by_the_sum(q, g, k):
+    both = q + g[_first(q, g, k)].sum(axis=0)
+    return both / both.sum()
+
+
+@expanded_query.mutant(
+    "You divided by the sum of the absolute values. The length of a vector is the root of the sum "
+    "of its squares, `np.linalg.norm`."
+)
+def divided_by_the_absolute_values(q, g, k):
+    both = q + g[_first(q, g, k)].sum(axis=0)
+    return both / np.abs(both).sum()
+
+
+@expanded_query.mutant(
+    "You divided by the length squared: the root is missing, `np.sqrt(v @ v)` or `np.linalg.norm`."
+)
+def divided_by_the_squared_length(q, g, k):
+    both = q + g[_first(q, g, k)].sum(axis=0)
+    return both / (both @ both)
