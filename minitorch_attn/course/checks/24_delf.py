@@ -636,6 +636,8 @@ def _a_triangle(source, right):
 
 EIGHT = np.array([(0.0, 0), (9, 0), (0, 9), (9, 9), (20, 10), (30, 12), (22, 25), (5, 30)])
 
+ON_A_LINE = np.array([(0.0, 0), (2, 1), (4, 2), (6, 3), (8, 4), (20, -10), (5, 20), (-10, 5)])
+
 best_inliers = Exercise(
     "24.best_inliers",
     reference=best_inliers_reference,
@@ -667,6 +669,13 @@ best_inliers = Exercise(
             3 * EIGHT + np.array([(0.0, 0.0)] * 4 + [(4.0, 0.0), (1.7, 1.7), (5.0, 0.0), (0, 9)]),
             np.array([(0, 1, 2)]),
             2.0,
+        ),
+        Case(
+            "the first trial has its places on a line",
+            ON_A_LINE,
+            ON_A_LINE + np.array([(0.0, 0.0)] * 5 + [(7.0, 1.0), (0.0, 0.0), (-8.0, 5.0)]),
+            np.array([(0, 2, 4), (5, 6, 7), (0, 5, 7)]),
+            1.0,
         ),
         Case("eight right of twelve", *_views(np.random.default_rng(0), 8, 4, 12)),
         Case("six right of thirteen", *_views(np.random.default_rng(4), 6, 7, 20)),
@@ -747,6 +756,14 @@ def least_squares_of_all(source, target, triples, tolerance):
     with_ones = np.column_stack([source, np.ones(len(source))])
     A = np.linalg.lstsq(with_ones, target, rcond=None)[0]
     return np.linalg.norm(with_ones @ A - target, axis=1) <= tolerance
+
+
+@best_inliers.mutant(
+    "You found a map for three places on a line, too. Many maps move those three rightly; least "
+    "squares takes one of them, and it has all the line for inliers. Pass such trials over."
+)
+def some_map_for_a_line(source, target, triples, tolerance):
+    return _ransac(source, target, triples, tolerance, degenerate=True)
 
 
 @best_inliers.mutant(
