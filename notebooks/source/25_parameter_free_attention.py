@@ -475,8 +475,9 @@ ARMS = {
 }
 seeing = {arm: [learn_to_see(make(), seed) for seed in SEEDS] for arm, make in ARMS.items()}
 accuracies = {arm: [right for _, right in runs] for arm, runs in seeing.items()}
-for arm, runs in accuracies.items():
-    print(f"{arm:16}", "  ".join(f"{run:.1f} %" for run in runs))
+REPEATABLE = [arm for arm in ARMS if arm != "softmax of sum"]
+for arm in REPEATABLE:
+    print(f"{arm:16}", "  ".join(f"{run:.1f} %" for run in accuracies[arm]))
 
 # %%
 gap, of_sum, of_mean, l1 = np.array(list(accuracies.values()))  # by seed
@@ -486,11 +487,13 @@ viz.plot_arms(accuracies, label="digits told right in unseen scenes, %")
 
 # %% [markdown]
 # *Figure 4. Which digit is in the scene? On every seed the softmax of the mean and L1 are far ahead of the
-# plain average, and of the softmax of the sum.*
+# plain average, and of the softmax of the sum.* (The numbers of the latter are drawn and not printed. Where
+# a softmax chooses one place, the rounding of a last digit can choose another, and the training takes
+# another course on another processor.)
 #
 # The layer has no parameter, and yet the network with it learns more from the same scenes. A likely reason:
-# it may be loud where the digit is and let the layer quieten the rest. Why not with the sum? Look at how sharp the maps
-# are. The *entropy* of the weights, $-\sum_{ij} M_{ij} \log M_{ij}$, divided by $\log HW$, is 1 if all places
+# it may be loud where the digit is and let the layer quieten the rest. Why not with the sum? Look at how
+# sharp the maps are. The *entropy* of the weights, $-\sum_{ij} M_{ij} \log M_{ij}$, divided by $\log HW$, is 1 if all places
 # count alike, and 0 if one has it all. Beside it, how much of the weight lies on the digit's box, which is
 # about a third of the scene.
 
@@ -528,10 +531,14 @@ for arm in list(ARMS)[1:]:
     maps[arm] = [map_of(ARMS[arm](), mt.tensor(run(trunk, x_upright))) for trunk, _ in seeing[arm]]
     entropies[arm] = np.mean([sharpness(M) for M in maps[arm]])
     shares[arm] = np.mean([on_digit(M) for M in maps[arm]])
-    print(
-        f"{arm:16}  entropy {sharpness(map_of(ARMS[arm](), fresh)):.2f} at first, "
-        f"{entropies[arm]:.2f} trained; on the digit {shares[arm]:.2f}"
-    )
+    at_first = sharpness(map_of(ARMS[arm](), fresh))
+    if arm in REPEATABLE:
+        print(
+            f"{arm:16}  entropy {at_first:.2f} at first, {entropies[arm]:.2f} trained; "
+            f"on the digit {shares[arm]:.2f}"
+        )
+    else:
+        print(f"{arm:16}  entropy {at_first:.2f} at first, less than 0.2 trained")
 assert entropies["softmax of sum"] < 0.2 < 0.4 < min(entropies["softmax of mean"], entropies["L1"])
 assert min(shares["softmax of mean"], shares["L1"]) > 1.5 * everywhere
 
@@ -616,8 +623,8 @@ def recognised(f):
 models = {arm: [learn_identities(arm, seed) for seed in SEEDS] for arm in ARMS}
 outcome = {arm: [recognised(descriptors(m)) for m in runs] for arm, runs in models.items()}
 mAP = {arm: [100 * o.mean_average_precision for o in runs] for arm, runs in outcome.items()}
-for arm, runs in outcome.items():
-    ranks = 100 * np.mean([o.cmc for o in runs], axis=0)
+for arm in REPEATABLE:
+    ranks = 100 * np.mean([o.cmc for o in outcome[arm]], axis=0)
     values = "  ".join(f"{value:.1f}" for value in mAP[arm])
     print(f"{arm:16}  mAP {values} %   rank 1 {ranks[0]:.0f} %, rank 10 {ranks[9]:.0f} %")
 
