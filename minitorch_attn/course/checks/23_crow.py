@@ -1297,7 +1297,8 @@ def numbers_for_query(q, g, k):
 
 
 @expanded_query.mutant(
-    "`.sum()` without an axis made one number of the answers. They are added as vectors, `axis=0`."
+    "You summed the numbers of the answers, without an axis or along the last one. Answers are "
+    "added as vectors: `axis=0`."
 )
 def one_number_of_the_answers(q, g, k):
     return _unit(q + g[_first(q, g, k)].sum())
