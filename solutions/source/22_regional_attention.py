@@ -62,14 +62,15 @@ check("22.gem", gem)
 # %% [markdown]
 # ## 2. The regions of R-MAC
 #
-# At level $l = 1, 2, \ldots$ the squares have the side $s = \lfloor 2 \min(H, W) / (l + 1) \rfloor$. On a
-# square map there are $l$ in each direction. On a longer one there are $m$ more along the longer side;
-# `more_regions(shorter, longer)` below gives this number (it makes the squares of level 1 overlap by
-# about 40 %).
+# At level $l = 1, 2, \ldots$ the squares have the size $z = \lfloor 2 \min(H, W) / (l + 1) \rfloor$. On a
+# square map there are $l$ in each direction. On a longer one there are $m$ more along the longer side, at
+# every level; `more_regions(shorter, longer)` below gives this number (it makes the squares of level 1
+# overlap by about 40 %).
 #
 # Of $n$ squares in a direction of length $H$, the square $j = 0, \ldots, n - 1$ begins at
-# $\lfloor j\, (H - s) / (n - 1) \rfloor$; a single one begins at 0. Return a list of `(top, left, size)`, level
-# by level, row by row. For example, a map of 2 x 3 with one level has `[(0, 0, 2), (0, 1, 2)]`.
+# $\lfloor j\, (H - z) / (n - 1) \rfloor$; a single one begins at 0. All numbers are integers.
+# Return a list of `(top, left, size)`, level by level, row by row. For example, a map of 2 x 3 with one
+# level has `[(0, 0, 2), (0, 1, 2)]`.
 
 
 # %%
@@ -161,10 +162,10 @@ check("22.regional_attention", regional_attention)
 # %% [markdown]
 # ## 4. Average precision
 #
-# Take the junk out of the ranking. Then walk down. Recall starts at 0 and precision at 1; after each place,
-# recall is the number of positives so far, divided by the number of *all* positives, and precision the
+# *Positives* are the wanted pictures. Take the junk out of the ranking. Then walk down. Recall starts at 0
+# and precision at 1; after each place, recall is the number of positives so far, divided by the number of *all* positives, and precision the
 # number of positives so far, divided by the number of places so far. Average precision is the area below, by
-# trapezoids:
+# trapezoids, with a term for each place $t$ of what is kept:
 #
 # $$AP = \sum_t (\text{recall}_t - \text{recall}_{t-1})\,
 # \frac{\text{precision}_t + \text{precision}_{t-1}}{2}$$
@@ -193,9 +194,9 @@ check("22.average_precision", average_precision)
 # %% [markdown]
 # ## 5. Whitening
 #
-# Learn from descriptors `learned` (M, D): their mean $\mu$, and of their covariance
+# Learn from $M$ descriptors `learned` (M, C): their mean $\mu$, and of their covariance
 # $\frac{1}{M} \sum_m (x_m - \mu)(x_m - \mu)^\top$ the eigenvectors $V$ of the largest `components` eigenvalues
-# $\Lambda$. Apply it to other descriptors `x` (N, D):
+# $\Lambda$. Apply it to other descriptors `x` (N, C):
 #
 # $$x' = \Lambda^{-1/2}\, V^\top (x - \mu), \quad \text{then divided by its length}$$
 #
@@ -205,7 +206,7 @@ check("22.average_precision", average_precision)
 
 # %% exercise="whiten"
 def whiten(x, learned, components):
-    """x (N, D), learned (M, D) -> (N, components), each row of length 1."""
+    """x (N, C), learned (M, C) -> (N, components), each row of length 1."""
     ### BEGIN SOLUTION
     mean = learned.mean(axis=0)
     covariance = (learned - mean).T @ (learned - mean) / len(learned)

@@ -165,6 +165,93 @@ def gradient_of_p_without_an_axis(x, p):
     return f, (vjp_x, lambda dy: vjp_p(dy)[0])
 
 
+@gem.mutant("You averaged over channels and positions; each channel has a mean of its own, axis 1.")
+def mean_over_everything(x, p):
+    return _gem(x, p, f=np.full(len(x), (x**p).mean()) ** (1 / p))
+
+
+@gem.mutant("`** 1 / p` takes the power 1 and divides by p: the root needs brackets, `** (1 / p)`.")
+def root_without_brackets(x, p):
+    return _gem(x, p, f=(x**p).mean(axis=1) / p)
+
+
+@gem.mutant("In the rule of x, dy is missing.")
+def rule_of_x_without_dy(x, p):
+    f, (vjp_x, vjp_p) = _gem(x, p)
+    return f, (lambda dy: vjp_x(np.ones_like(dy)), vjp_p)
+
+
+@gem.mutant("In the rule of x you divided by the channels; L is the number of positions.")
+def divided_by_the_channels(x, p):
+    return _gem(x, p, of_x=lambda x, p, f: (x / f) ** (p - 1) / len(x))
+
+
+@gem.mutant("In the rule of x you divided by all elements; L is the number of positions alone.")
+def divided_by_the_size(x, p):
+    return _gem(x, p, of_x=lambda x, p, f: (x / f) ** (p - 1) / x.size)
+
+
+@gem.mutant("In the rule of x, x is divided by f before the power is taken: f is missing.")
+def not_divided_by_f(x, p):
+    return _gem(x, p, of_x=lambda x, p, f: x ** (p - 1) / x.shape[1])
+
+
+@gem.mutant("In the rule of x, p - 1 is an exponent, `** (p - 1)`; you multiplied by it.")
+def times_p_minus_one(x, p):
+    return _gem(x, p, of_x=lambda x, p, f: x / f * (p - 1) / x.shape[1])
+
+
+@gem.mutant("In the rule of p, ln f is subtracted; you added it.")
+def logarithm_of_f_added(x, p):
+    return _gem(x, p, of_p=lambda x, p, f, q: f / p * ((q * np.log(x)).sum(axis=1) + np.log(f)))
+
+
+@gem.mutant("In the rule of p stands ln f; you took ln M, before the root: it is p times as large.")
+def logarithm_before_the_root(x, p):
+    return _gem(x, p, of_p=lambda x, p, f, q: f / p * ((q * np.log(x)).sum(axis=1) - p * np.log(f)))
+
+
+@gem.mutant("In the rule of p you divided by p twice: with ln M = p ln f one p cancels.")
+def divided_by_p_twice(x, p):
+    return _gem(x, p, of_p=lambda x, p, f, q: f / p**2 * ((q * np.log(x)).sum(axis=1) - np.log(f)))
+
+
+@gem.mutant("The shares q are x^p divided by its sum over the positions; you did not divide.")
+def powers_for_shares(x, p):
+    return _gem(x, p, of_p=lambda x, p, f, q: f / p * ((x**p * np.log(x)).sum(axis=1) - np.log(f)))
+
+
+@gem.mutant("You divided x^p by its mean; shares have the sum 1: divide by the sum.")
+def shares_of_the_mean(x, p):
+    return _gem(
+        x, p, of_p=lambda x, p, f, q: f / p * ((q * np.log(x)).sum(axis=1) * x.shape[1] - np.log(f))
+    )
+
+
+@gem.mutant("The shares q are those of x^p; you took those of x.")
+def shares_without_the_power(x, p):
+    return _gem(
+        x,
+        p,
+        of_p=lambda x, p, f, q: f / p * ((x * np.log(x)).sum(axis=1) / x.sum(axis=1) - np.log(f)),
+    )
+
+
+@gem.mutant("Each channel has its own shares: sum x^p over axis 1 with keepdims, not over all.")
+def shares_of_all_channels(x, p):
+    return _gem(
+        x,
+        p,
+        of_p=lambda x, p, f, q: f / p * ((x**p / (x**p).sum() * np.log(x)).sum(axis=1) - np.log(f)),
+    )
+
+
+@gem.mutant("All channels share p: what comes from them is added up; you took the mean.")
+def gradient_of_p_averaged(x, p):
+    f, (vjp_x, vjp_p) = _gem(x, p)
+    return f, (vjp_x, lambda dy: vjp_p(dy) / len(x))
+
+
 # -- region_grid ----------------------------------------------------------------------------
 
 
@@ -184,7 +271,7 @@ def _grid(
     width,
     levels,
     *,
-    side=lambda shorter, longer, level: 2 * shorter // (level + 1),
+    size=lambda shorter, longer, level: 2 * shorter // (level + 1),
     spread=_spread,
     counts=lambda level, m, height, width: (
         level + m * (height > width),
@@ -197,13 +284,13 @@ def _grid(
     m = more_regions(shorter, longer)
     regions = []
     for level in range(1, levels + 1):
-        size = side(shorter, longer, level)
+        z = size(shorter, longer, level)
         rows, columns = counts(level, m, height, width)
-        tops, lefts = spread(height - size, rows), spread(width - size, columns)
+        tops, lefts = spread(height - z, rows), spread(width - z, columns)
         if columns_first:
-            regions += [(top, left, size) for left in lefts for top in tops]
+            regions += [(top, left, z) for left in lefts for top in tops]
         else:
-            regions += [(top, left, size) for top in tops for left in lefts]
+            regions += [(top, left, z) for top in tops for left in lefts]
     return regions
 
 
@@ -223,9 +310,9 @@ region_grid = Exercise(
     ],
     more=lambda rng: Case("any map", int(rng.integers(5, 30)), int(rng.integers(5, 30)), 3),
     hints=[
-        "For each level find the side, then where the squares begin from top to bottom, then from "
+        "For each level find the size, then where the squares begin from top to bottom, then from "
         "left to right; two loops, the tops outside, give the list.",
-        "`//` divides and rounds down: the side is `2 * min(height, width) // (level + 1)`.",
+        "`//` divides and rounds down: the size is `2 * min(height, width) // (level + 1)`.",
         "A helper `starts(room, count)` with `room = height - size` serves both directions: "
         "`[j * room // (count - 1) for j in range(count)]`, and `[0]` for a single one.",
         "The count along the height is `level + m * (height > width)`: m more only where the "
@@ -241,26 +328,26 @@ def divided_by_zero(height, width, levels=3):
     return _grid(height, width, levels, spread=lambda r, n: [j * r // (n - 1) for j in range(n)])
 
 
-@region_grid.mutant("The side is 2 min(H, W) divided by l + 1; you divided by l.")
-def side_divided_by_the_level(height, width, levels=3):
-    return _grid(height, width, levels, side=lambda short, long, level: 2 * short // level)
+@region_grid.mutant("The size is 2 min(H, W) divided by l + 1; you divided by l.")
+def size_divided_by_the_level(height, width, levels=3):
+    return _grid(height, width, levels, size=lambda short, long, level: 2 * short // level)
 
 
-@region_grid.mutant("The side is rounded down; you rounded it to the nearest.")
-def side_rounded(height, width, levels=3):
+@region_grid.mutant("The size is rounded down; you rounded it to the nearest.")
+def size_rounded(height, width, levels=3):
     return _grid(
-        height, width, levels, side=lambda short, long, level: round(2 * short / (level + 1))
+        height, width, levels, size=lambda short, long, level: round(2 * short / (level + 1))
     )
 
 
-@region_grid.mutant("The side comes from the shorter side of the map; you took the longer.")
-def side_from_the_longer(height, width, levels=3):
-    return _grid(height, width, levels, side=lambda short, long, level: 2 * long // (level + 1))
+@region_grid.mutant("The size comes from the shorter side of the map; you took the longer.")
+def size_from_the_longer(height, width, levels=3):
+    return _grid(height, width, levels, size=lambda short, long, level: 2 * long // (level + 1))
 
 
-@region_grid.mutant("The factor 2 is missing: the side is 2 min(H, W) // (l + 1).")
-def side_without_the_two(height, width, levels=3):
-    return _grid(height, width, levels, side=lambda short, long, level: short // (level + 1))
+@region_grid.mutant("The factor 2 is missing: the size is 2 min(H, W) // (l + 1).")
+def size_without_the_two(height, width, levels=3):
+    return _grid(height, width, levels, size=lambda short, long, level: short // (level + 1))
 
 
 @region_grid.mutant(
@@ -291,7 +378,7 @@ def step_rounded(height, width, levels=3):
 
 
 @region_grid.mutant(
-    "The squares have room to begin in H - s positions, not in H: yours reach over the edge."
+    "The squares have room to begin in H - z positions, not in H: yours reach over the edge."
 )
 def over_the_edge(height, width, levels=3):
     regions = []
@@ -352,10 +439,150 @@ def height_and_width(height, width, levels=3):
 
 
 @region_grid.mutant(
-    "Levels are counted from 1 to `levels`; `range(1, levels)` leaves out the last."
+    "Levels are counted from 1 to `levels`: `range(1, levels + 1)`. `range(levels)` begins with 0, "
+    "and `range(1, levels)` leaves out the last."
 )
 def last_level_left_out(height, width, levels=3):
     return _grid(height, width, levels - 1)
+
+
+@region_grid.mutant(
+    "The size is rounded down to an integer, by `//`; yours is a fraction where it does not divide."
+)
+def size_not_rounded(height, width, levels=3):
+    return _grid(height, width, levels, size=lambda short, long, level: 2 * short / (level + 1))
+
+
+@region_grid.mutant(
+    "The places are rounded down to integers, by `//`; some of yours are fractions."
+)
+def places_not_rounded(height, width, levels=3):
+    return _grid(
+        height, width, levels, spread=lambda r, n: [j * r / max(n - 1, 1) for j in range(n)]
+    )
+
+
+@region_grid.mutant(
+    "You divided and rounded before you multiplied by 2: `2 * min(H, W) // (l + 1)` goes from left "
+    "to right and rounds once, at the end."
+)
+def size_rounded_too_soon(height, width, levels=3):
+    return _grid(height, width, levels, size=lambda short, long, level: 2 * (short // (level + 1)))
+
+
+def _grid_with(height, width, levels, m):
+    counts = lambda level, _, h, w: (level + m * (h > w), level + m * (w > h))  # noqa: E731
+    return _grid(height, width, levels, counts=counts)
+
+
+@region_grid.mutant(
+    "`more_regions(shorter, longer)` wants the shorter side first: "
+    "`more_regions(min(height, width), max(height, width))`."
+)
+def more_regions_of_longer_and_shorter(height, width, levels=3):
+    m = more_regions(max(height, width), min(height, width))
+    return _grid_with(height, width, levels, m)
+
+
+@region_grid.mutant(
+    "`more_regions` was called with (height, width); it wants the shorter side first, and that is "
+    "the width if the map is higher than wide."
+)
+def more_regions_of_height_and_width(height, width, levels=3):
+    return _grid_with(height, width, levels, more_regions(height, width))
+
+
+@region_grid.mutant(
+    "`more_regions` was called with (width, height); it wants the shorter side first, and that is "
+    "the height if the map is wider than high."
+)
+def more_regions_of_width_and_height(height, width, levels=3):
+    return _grid_with(height, width, levels, more_regions(width, height))
+
+
+@region_grid.mutant(
+    "On a longer map there are n = l + m squares along the longer side, and l + m - 1 steps "
+    "between them; you divided by l - 1, as on a square map."
+)
+def steps_of_a_square_map(height, width, levels=3):
+    m = more_regions(min(height, width), max(height, width))
+    regions = []
+    for level in range(1, levels + 1):
+        size, steps = 2 * min(height, width) // (level + 1), max(level - 1, 1)
+        tops = [j * (height - size) // steps for j in range(level + m * (height > width))]
+        lefts = [j * (width - size) // steps for j in range(level + m * (width > height))]
+        regions += [(top, left, size) for top in tops for left in lefts]
+    return regions
+
+
+def _grid_in_rooms(height, width, levels, room_of_tops, room_of_lefts):
+    m = more_regions(min(height, width), max(height, width))
+    regions = []
+    for level in range(1, levels + 1):
+        size = 2 * min(height, width) // (level + 1)
+        tops = _spread(room_of_tops - size, level + m * (height > width))
+        lefts = _spread(room_of_lefts - size, level + m * (width > height))
+        regions += [(top, left, size) for top in tops for left in lefts]
+    return regions
+
+
+@region_grid.mutant(
+    "From left to right there is room for W - z, not H - z: you took the height twice."
+)
+def room_of_the_height_twice(height, width, levels=3):
+    return _grid_in_rooms(height, width, levels, height, height)
+
+
+@region_grid.mutant(
+    "In each direction the room is that direction's length less z; you took the shorter side for "
+    "both, and the squares do not reach the far edge of a longer map."
+)
+def room_of_the_shorter_side(height, width, levels=3):
+    shorter = min(height, width)
+    return _grid_in_rooms(height, width, levels, shorter, shorter)
+
+
+@region_grid.mutant(
+    "The rooms are in each other's place: tops go with the height, lefts with the width."
+)
+def rooms_crossed(height, width, levels=3):
+    return _grid_in_rooms(height, width, levels, width, height)
+
+
+@region_grid.mutant("The m squares more are there at every level; yours are at the first alone.")
+def more_at_the_first_level_alone(height, width, levels=3):
+    counts = lambda level, m, h, w: (  # noqa: E731
+        level + m * (h > w) * (level == 1),
+        level + m * (w > h) * (level == 1),
+    )
+    return _grid(height, width, levels, counts=counts)
+
+
+@region_grid.mutant("Along the longer side there are l + m squares; yours are l (1 + m).")
+def more_times_the_level(height, width, levels=3):
+    counts = lambda level, m, h, w: (level * (1 + m * (h > w)), level * (1 + m * (w > h)))  # noqa: E731
+    return _grid(height, width, levels, counts=counts)
+
+
+@region_grid.mutant(
+    "A region is (top, left, size), three numbers; you gave the row and column where it ends."
+)
+def from_corner_to_corner(height, width, levels=3):
+    return [(t, a, t + size, a + size) for t, a, size in _grid(height, width, levels)]
+
+
+@region_grid.mutant("One list of all regions is wanted; yours has a list for each level.")
+def a_list_for_each_level(height, width, levels=3):
+    regions = _grid(height, width, levels)
+    sizes = sorted({size for _, _, size in regions}, reverse=True)
+    return [[region for region in regions if region[2] == size] for size in sizes]
+
+
+@region_grid.mutant(
+    "You added the whole map as one more region; the squares of the levels are all."
+)
+def whole_map_added(height, width, levels=3):
+    return [(0, 0, min(height, width)), *_grid(height, width, levels)]
 
 
 # -- regional_attention ---------------------------------------------------------------------
@@ -568,6 +795,156 @@ def rule_of_w2_with_a(m, u, w1, b1, w2, b2):
     return _attention(m, u, w1, b1, w2, b2, of_w2=lambda ds, h, a: ds @ a)
 
 
+@regional_attention.mutant("In a_r = W_1 u_r + b_1, b1 is missing.")
+def without_b1(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, 0 * b1, w2, b2)
+
+
+@regional_attention.mutant("In s_r = w_2 . h_r + b_2, b2 is missing.")
+def without_b2(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, 0 * b2)
+
+
+@regional_attention.mutant(
+    "You divided by the sum of the weights. The weights are no shares: y is divided by R."
+)
+def divided_by_the_weights(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, gate=lambda s: softplus(s) * len(s) / softplus(s).sum())
+
+
+@regional_attention.mutant("You divided by the channels C; the mean is over the R regions.")
+def divided_by_the_channels_of_m(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, gate=lambda s: softplus(s) * len(m) / m.shape[1])
+
+
+@regional_attention.mutant(
+    "Between the two layers stands one softplus; in yours it is taken twice."
+)
+def inner_softplus_twice(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, inner=lambda a: softplus(softplus(a)))
+
+
+@regional_attention.mutant("The rule of m has the weights w = softplus(s); you took the scores s.")
+def rule_of_m_with_scores(m, u, w1, b1, w2, b2):
+    y, (_, *others) = _attention(m, u, w1, b1, w2, b2)
+    s = softplus(u @ w1.T + b1) @ w2 + b2
+    return y, (lambda dy: np.outer(s, dy) / len(m), *others)
+
+
+@regional_attention.mutant("dw_r is divided by R, the number of regions; you divided by C.")
+def rule_of_w_with_the_channels(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_w=lambda m, dy, R: m @ dy / m.shape[1])
+
+
+@regional_attention.mutant("m_r . dy is a sum over the channels; you took the mean.")
+def mean_over_the_channels(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_w=lambda m, dy, R: m @ dy / R / m.shape[1])
+
+
+@regional_attention.mutant(
+    "Each region has a dw of its own, m_r . dy / R: a sum over the channels, `m @ dy`; you summed "
+    "over the regions, too."
+)
+def one_dw_for_all(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_w=lambda m, dy, R: np.full(R, (m * dy).sum() / R))
+
+
+@regional_attention.mutant(
+    "The derivative of softplus(s) is sigmoid(s); you took w, softplus itself."
+)
+def softplus_for_its_slope(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, gate_slope=lambda s, w: w)
+
+
+@regional_attention.mutant(
+    "sigmoid(s) (1 - sigmoid(s)) is the derivative of a sigmoid, the second of softplus. The gate "
+    "is a softplus: its derivative is sigmoid(s)."
+)
+def second_derivative_of_the_gate(m, u, w1, b1, w2, b2):
+    slope = lambda s, w: sigmoid(s) * (1 - sigmoid(s))  # noqa: E731
+    return _attention(m, u, w1, b1, w2, b2, gate_slope=slope)
+
+
+@regional_attention.mutant(
+    "The derivative of the inner softplus is sigmoid(a); you took h, softplus itself."
+)
+def softplus_for_its_slope_inside(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, inner_slope=lambda a, h: h)
+
+
+@regional_attention.mutant(
+    "sigmoid(a) (1 - sigmoid(a)) is the derivative of a sigmoid. Inside is a softplus: its "
+    "derivative is sigmoid(a)."
+)
+def second_derivative_inside(m, u, w1, b1, w2, b2):
+    slope = lambda a, h: sigmoid(a) * (1 - sigmoid(a))  # noqa: E731
+    return _attention(m, u, w1, b1, w2, b2, inner_slope=slope)
+
+
+@regional_attention.mutant(
+    "h (1 - h) is the derivative of a sigmoid; that of softplus is sigmoid(a)."
+)
+def slope_of_a_sigmoid_inside(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, inner_slope=lambda a, h: h * (1 - h))
+
+
+@regional_attention.mutant(
+    "0 or 1 is the derivative of a ReLU. Inside is a softplus: its derivative is sigmoid(a)."
+)
+def slope_of_a_relu_inside(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, inner_slope=lambda a, h: 1.0 * (a > 0))
+
+
+@regional_attention.mutant(
+    "u_r = [v_r; g] has 2C entries, and so has its gradient; yours ends after those of v_r."
+)
+def rule_of_u_without_context(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_u=lambda da, w1: (da @ w1)[:, : m.shape[1]])
+
+
+@regional_attention.mutant("w1's gradient is the sum over the regions, not the mean.")
+def w1_averaged(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_w1=lambda da, u: da.T @ u / len(u))
+
+
+@regional_attention.mutant("w2's gradient is the sum over the regions, not the mean.")
+def w2_averaged(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_w2=lambda ds, h, a: ds @ h / len(h))
+
+
+@regional_attention.mutant("b2's gradient is the sum over the regions, not the mean.")
+def b2_averaged(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_b2=lambda ds: ds.mean(keepdims=True))
+
+
+@regional_attention.mutant("b1's gradient is summed over the regions, axis 0; you took axis 1.")
+def b1_summed_over_units(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_b1=lambda da: da.sum(axis=1))
+
+
+@regional_attention.mutant(
+    "w2 multiplies h, so its rule is ds @ h; you took sigmoid(a), the slope of h."
+)
+def rule_of_w2_with_the_slope(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_w2=lambda ds, h, a: ds @ sigmoid(a))
+
+
+@regional_attention.mutant(
+    "The rules come in the order of the inputs: m, u, w1, b1, w2, b2. Those of b1 and w2 are in "
+    "each other's place."
+)
+def rules_of_b1_and_w2_swapped(m, u, w1, b1, w2, b2):
+    y, rules_of = _attention(m, u, w1, b1, w2, b2)
+    return y, tuple(rules_of[i] for i in (0, 1, 2, 4, 3, 5))
+
+
+@regional_attention.mutant(
+    "u's gradient is divided by R twice: dw has the 1/R of the mean already."
+)
+def rule_of_u_divided_twice(m, u, w1, b1, w2, b2):
+    return _attention(m, u, w1, b1, w2, b2, of_u=lambda da, w1: da @ w1 / len(m))
+
+
 # -- average_precision ----------------------------------------------------------------------
 
 
@@ -706,6 +1083,110 @@ def between_positives_alone(ranking, positives, junk):
     return sum((a + b) / 2 for a, b in zip(precision, precision[1:])) / len(positives)
 
 
+@average_precision.mutant(
+    "A trapezoid has the mean of its two heights: the division by 2 is missing."
+)
+def heights_added(ranking, positives, junk):
+    return _walk(ranking, positives, junk, height=lambda now, before: now + before)
+
+
+@average_precision.mutant("Recall starts at 0, before the first place; yours starts at 1.")
+def recall_starts_at_one(ranking, positives, junk):
+    right = _walk(ranking, positives, junk)
+    first = next(picture for picture in ranking if picture not in junk)
+    return right - (1 + (first in positives)) / 2
+
+
+@average_precision.mutant(
+    "Recall and precision are in each other's place: the width of a trapezoid is a step of recall, "
+    "its heights are precisions."
+)
+def recall_and_precision_swapped(ranking, positives, junk):
+    area, found, recall, precision = 0.0, 0, 0.0, 1.0
+    for place, picture in enumerate([p for p in ranking if p not in junk], start=1):
+        found += picture in positives
+        before = recall, precision
+        recall, precision = found / len(positives), found / place
+        area += (precision - before[1]) * (recall + before[0]) / 2
+    return area
+
+
+@average_precision.mutant(
+    "The width of a trapezoid is the step that recall makes, recall - old_recall; you took the "
+    "whole recall."
+)
+def whole_recall_for_its_step(ranking, positives, junk):
+    area, found, precision = 0.0, 0, 1.0
+    for place, picture in enumerate([p for p in ranking if p not in junk], start=1):
+        found += picture in positives
+        before, precision = precision, found / place
+        area += found / len(positives) * (precision + before) / 2
+    return area
+
+
+@average_precision.mutant(
+    "The first place is number 1: `enumerate(kept, start=1)`; yours is 0.", raises=True
+)
+def places_start_at_zero(ranking, positives, junk):
+    return _walk(ranking, positives, junk, first_place=0)
+
+
+@average_precision.mutant(
+    "The point before the first place is missing: recall 0, precision 1. Your area begins at the "
+    "first place."
+)
+def begins_at_the_first_place(ranking, positives, junk):
+    kept = [picture for picture in ranking if picture not in junk]
+    precision = float(kept[0] in positives)
+    first = precision / len(positives) * (precision + 1) / 2
+    return _walk(ranking, positives, junk) - first
+
+
+@average_precision.mutant(
+    "You kept the positives alone. The wrong pictures stay in the ranking, they take places; only "
+    "the junk goes."
+)
+def wrong_ones_taken_out(ranking, positives, junk):
+    return _walk([picture for picture in ranking if picture in positives], positives, junk)
+
+
+@average_precision.mutant(
+    "You took the positives out with the junk, or the wrong part of a condition: nothing is found."
+)
+def positives_taken_out(ranking, positives, junk):
+    return _walk(ranking, positives, [*positives, *junk])
+
+
+@average_precision.mutant(
+    "Recall is divided by the positives alone; you counted the junk with them."
+)
+def divided_by_positives_and_junk(ranking, positives, junk):
+    return _walk(ranking, positives, junk, divide_by=lambda kept: len(positives) + len(junk))
+
+
+@average_precision.mutant(
+    "You took the mean of the precisions at all places. The area counts only the places where "
+    "recall moves on."
+)
+def mean_of_the_precisions(ranking, positives, junk):
+    kept = [picture for picture in ranking if picture not in junk]
+    found = np.cumsum([picture in positives for picture in kept])
+    return float((found / np.arange(1, len(kept) + 1)).mean())
+
+
+@average_precision.mutant("That is the precision at the end; the area is over the whole ranking.")
+def precision_at_the_end(ranking, positives, junk):
+    kept = [picture for picture in ranking if picture not in junk]
+    return sum(picture in positives for picture in kept) / len(kept)
+
+
+@average_precision.mutant(
+    "You came back after the first place: `return` stands inside the loop, one step too far right."
+)
+def returned_too_soon(ranking, positives, junk):
+    return _walk([p for p in ranking if p not in junk][:1], positives, [])
+
+
 # -- whiten ---------------------------------------------------------------------------------
 
 
@@ -748,10 +1229,10 @@ def products(subject, case):
     yield "the products of its rows, y @ y.T", y @ y.T
 
 
-def _descriptors(label, rng, N, M, D, B):
-    spread = rng.normal(size=(D, D)) * np.linspace(0.3, 2, D)
-    learned = (rng.normal(size=(M, D)) @ spread + 1).round(1)
-    return Case(label, (rng.normal(size=(N, D)) @ spread + 1).round(1), learned, B)
+def _descriptors(label, rng, N, M, C, B):
+    spread = rng.normal(size=(C, C)) * np.linspace(0.3, 2, C)
+    learned = (rng.normal(size=(M, C)) @ spread + 1).round(1)
+    return Case(label, (rng.normal(size=(N, C)) @ spread + 1).round(1), learned, B)
 
 
 whiten = Exercise(
@@ -767,7 +1248,7 @@ whiten = Exercise(
     hints=[
         "Everything is learned from `learned` alone: mean, eigenvectors, eigenvalues. x is only "
         "transformed.",
-        "`np.linalg.eigh` takes the symmetric (D, D) matrix "
+        "`np.linalg.eigh` takes the symmetric (C, C) matrix "
         "`(learned - mean).T @ (learned - mean) / M`, and returns eigenvalues and, as the columns "
         "of a matrix, eigenvectors.",
         "It gives the smallest eigenvalue first. The largest are the last: `[-components:]`, and "
@@ -859,9 +1340,95 @@ def transposed(x, learned, components):
     return whiten_reference(x, learned, components).T
 
 
-@whiten.mutant("All components are kept; only the `components` widest should be.")
+@whiten.mutant(
+    "All components are kept; only the `components` widest should be: the last columns of the "
+    "eigenvectors, and no way back by `@ vectors.T`."
+)
 def all_components(x, learned, components):
     return whiten_reference(x, learned, x.shape[1])
+
+
+@whiten.mutant("mu has a number for each column: `learned.mean(axis=0)`; yours is one for all.")
+def one_mean_for_all(x, learned, components):
+    return _whiten(x, learned, components, mean=lambda data, source: source.mean())
+
+
+@whiten.mutant("Subtract the mean from x; you added it.")
+def mean_added(x, learned, components):
+    return whiten_reference(x + 2 * learned.mean(axis=0), learned, components)
+
+
+@whiten.mutant(
+    "The covariance is that of `learned` less its mean: `(learned - mean).T @ (learned - mean)`. "
+    "You subtracted the mean from x alone."
+)
+def learned_not_centred(x, learned, components):
+    variances, vectors = np.linalg.eigh(learned.T @ learned / len(learned))
+    y = (x - learned.mean(axis=0)) @ vectors[:, -components:] / np.sqrt(variances[-components:])
+    return y / np.linalg.norm(y, axis=1, keepdims=True)
+
+
+@whiten.mutant(
+    "You took the correlations, where each number was divided by its spread; it is the covariance."
+)
+def correlations(x, learned, components):
+    variances, vectors = np.linalg.eigh(np.corrcoef(learned, rowvar=False))
+    y = (x - learned.mean(axis=0)) @ vectors[:, -components:] / np.sqrt(variances[-components:])
+    return y / np.linalg.norm(y, axis=1, keepdims=True)
+
+
+@whiten.mutant(
+    "The eigenvalues are in another order than the eigenvectors: what is reversed in one has to be "
+    "reversed in the other."
+)
+def values_turned_round(x, learned, components):
+    pick = lambda variances, vectors, B: (variances[-B:][::-1], vectors[:, -B:])  # noqa: E731
+    return _whiten(x, learned, components, pick=pick)
+
+
+@whiten.mutant(
+    "You took the vectors of the largest eigenvalues, and divided by the roots of the smallest."
+)
+def smallest_values_of_largest_vectors(x, learned, components):
+    pick = lambda variances, vectors, B: (variances[:B], vectors[:, -B:])  # noqa: E731
+    return _whiten(x, learned, components, pick=pick)
+
+
+@whiten.mutant(
+    "Each row is divided by its own length, axis 1; you took the lengths of the columns."
+)
+def columns_of_length_one(x, learned, components):
+    y = _whiten(x, learned, components, normalize=False)
+    return y / np.linalg.norm(y, axis=0)
+
+
+@whiten.mutant("Each row is divided by its own length: `axis=1`; yours is one length for all rows.")
+def one_length_for_all(x, learned, components):
+    y = _whiten(x, learned, components, normalize=False)
+    return y / np.linalg.norm(y)
+
+
+@whiten.mutant("A length is a root of squares; you divided by the squares' sum.")
+def divided_by_squared_lengths(x, learned, components):
+    y = _whiten(x, learned, components, normalize=False)
+    return y / (y**2).sum(axis=1, keepdims=True)
+
+
+@whiten.mutant("A length is a root of squares, `np.linalg.norm`; you divided by the sum.")
+def divided_by_sums(x, learned, components):
+    y = _whiten(x, learned, components, normalize=False)
+    return y / y.sum(axis=1, keepdims=True)
+
+
+@whiten.mutant(
+    "You divided by the lengths before you divided by the roots of the variances; the length comes "
+    "last."
+)
+def lengths_too_soon(x, learned, components):
+    mean = learned.mean(axis=0)
+    variances, vectors = np.linalg.eigh((learned - mean).T @ (learned - mean) / len(learned))
+    y = (x - mean) @ vectors[:, -components:]
+    return y / np.linalg.norm(y, axis=1, keepdims=True) / np.sqrt(variances[-components:])
 
 
 # -- RegionalAttention ----------------------------------------------------------------------
@@ -1010,3 +1577,81 @@ class always_64(RegionalAttentionReference):
 class divided_by_the_regions(RegionalAttentionReference):
     def forward(self, regions, whole):
         return super().forward(regions, whole) / regions.shape[1]
+
+
+@RegionalAttention.mutant("Both softplus are missing: between the layers, and at the end.")
+class no_softplus(RegionalAttentionReference):
+    def forward(self, regions, whole):
+        return self.fc2(self.fc1(self.joined(regions, whole))).squeeze(2)
+
+
+@RegionalAttention.mutant("The gate is a ReLU in yours; here it is softplus, which is never 0.")
+class gate_is_a_relu(RegionalAttentionReference):
+    def forward(self, regions, whole):
+        u = self.joined(regions, whole)
+        return F.relu(self.fc2(F.softplus(self.fc1(u)))).squeeze(2)
+
+
+@RegionalAttention.mutant("Between the layers stands softplus; yours is a sigmoid.")
+class sigmoid_between(RegionalAttentionReference):
+    def forward(self, regions, whole):
+        u = self.joined(regions, whole)
+        return F.softplus(self.fc2(F.sigmoid(self.fc1(u)))).squeeze(2)
+
+
+@RegionalAttention.mutant("At the end softplus is taken twice in yours.")
+class gate_twice(RegionalAttentionReference):
+    def forward(self, regions, whole):
+        return F.softplus(super().forward(regions, whole))
+
+
+@RegionalAttention.mutant(
+    "The module gives the weights alone, (N, R); yours has multiplied the regions by them already."
+)
+class weighted_regions(RegionalAttentionReference):
+    def forward(self, regions, whole):
+        return (super().forward(regions, whole).unsqueeze(2) * regions).mean(dim=1)
+
+
+@RegionalAttention.mutant(
+    "Each region needs the context beside it: repeat it along the regions by "
+    "`.expand(-1, regions.shape[1], -1)` before you join.",
+    raises=True,
+)
+class context_not_repeated(RegionalAttentionReference):
+    def joined(self, regions, whole):
+        return F.cat([regions, whole.unsqueeze(1)], dim=2)
+
+
+@RegionalAttention.mutant(
+    "The context is joined along the features, `dim=2`, so that u has 2C entries; yours was added "
+    "to the regions, or stands as one more region.",
+    raises=True,
+)
+class context_as_one_more_region(RegionalAttentionReference):
+    def joined(self, regions, whole):
+        return F.cat([regions, whole.unsqueeze(1)], dim=1)
+
+
+@RegionalAttention.mutant("fc2 gives one number for each region: `nn.Linear(hidden, 1)`.")
+class fc2_as_wide_as_hidden(RegionalAttentionReference):
+    def __init__(self, channels, hidden=64):
+        super().__init__(channels, hidden)
+        self.fc2 = nn.Linear(hidden, hidden)
+
+
+@RegionalAttention.mutant("fc2 gives one number for each region, not one for each channel.")
+class fc2_as_wide_as_channels(RegionalAttentionReference):
+    def __init__(self, channels, hidden=64):
+        super().__init__(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+
+@RegionalAttention.mutant(
+    "`nn.Linear` takes what comes in first, then what goes out; yours are turned."
+)
+class linear_turned(RegionalAttentionReference):
+    def __init__(self, channels, hidden=64):
+        super().__init__(channels, hidden)
+        self.fc1 = nn.Linear(hidden, 2 * channels)
+        self.fc2 = nn.Linear(1, hidden)
