@@ -22,7 +22,7 @@ class Region(NamedTuple):
 def region_grid(height: int, width: int, levels: int = 3) -> list[Region]:
     r"""Regions of R-MAC, the largest first, row by row.
 
-    At level l = 1 ... levels the squares have the side
+    At level l = 1 ... levels the squares have the size
     :math:`\lfloor 2 \min(H, W) / (l + 1) \rfloor`; there are l of them along the shorter side and
     l + m along the longer, from edge to edge with places rounded down. m is chosen so that
     neighbours at level 1 overlap by as near to 40 % as can be, from 1 to 6; for a square map m = 0.
@@ -38,7 +38,7 @@ def region_grid(height: int, width: int, levels: int = 3) -> list[Region]:
     Returns
     -------
     list of Region
-        14 for a square map with three levels, 20 for one of 4 : 3. Levels whose side would be 0
+        14 for a square map with three levels, 20 for one of 4 : 3. Levels whose size would be 0
         are left out.
 
     Raises
