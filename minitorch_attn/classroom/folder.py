@@ -25,6 +25,9 @@ from ..course.grade import Limits
 from .records import Person, read_roster
 from .wall import Bounds
 
+#: What the commands keep in the folder of a class.
+OWN = ("released", "submitted", "grades", "feedback")
+
 
 class BadClass(ValueError):
     """A class folder that cannot be used; the message says why and how to mend it."""
@@ -114,7 +117,7 @@ class ClassFolder:
             raise BadClass(f"{root} is the folder of a class already: it stays as it is")
         values = {one.name: _as_toml(getattr(settings, one.name)) for one in fields(Settings)}
         try:
-            for name in ("released", "submitted", "grades", "feedback"):
+            for name in OWN:
                 (root / name).mkdir(parents=True, exist_ok=True)
             write_atomically(root / "class.toml", TEMPLATE.format(**values))
             (root / "class.toml").chmod(0o600)
