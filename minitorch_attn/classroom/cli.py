@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
+import shlex
 import sys
 import zipfile
 from collections import Counter
@@ -112,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         return args.step(args)
+    except KeyboardInterrupt:
+        print("Stopped. What is done is kept; the same command goes on.", file=sys.stderr)
+        return 130
     except (BadClass, BadCluster, BadRoster, Busy, NoWall, ImportError) as error:
         print(f"{error}.".replace("..", "."), file=sys.stderr)
     except OSError as error:
@@ -125,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 def _create(args: argparse.Namespace) -> int:
     ClassFolder.create(args.folder, args.title or args.folder.resolve().name)
     print(f"{args.folder} is ready. Its class.toml holds the secret seed: keep it to yourself.")
-    print(f"Next: cd {args.folder}; minitorch-attn class release 00")
+    print(f"Next: cd {shlex.quote(str(args.folder))}; minitorch-attn class release 00")
     return 0
 
 
@@ -140,40 +145,55 @@ def _collect(args: argparse.Namespace) -> int:
     folder = ClassFolder.open(args.folder)
     verdicts: Counter[str] = Counter()
     for source in args.sources:
+        before = verdicts.total()
         try:
             for outcome in collect(folder, source, args.set):
                 verdicts[outcome.verdict] += 1
                 if outcome.verdict in ("changed", "left out"):
                     why = f": {outcome.why}" if outcome.why else ""
                     print(_printable(f"{outcome.verdict}: {outcome.place}{why}"))
+            if verdicts.total() == before:
+                print(f"{source}: there is no notebook in it", file=sys.stderr)
+                verdicts["left out"] += 1
         except zipfile.BadZipFile as error:
             print(f"{source} is no zip archive that can be read: {error}", file=sys.stderr)
             verdicts["left out"] += 1
     print(", ".join(f"{verdicts[one]} {one}" for one in ("new", "changed", "same", "left out")))
+    if people := folder.roster:
+        _name_strays(sorted(set(folder.learners) - {one.learner for one in people}))
     return 1 if verdicts["left out"] else 0
+
+
+def _name_strays(strays: Sequence[str], so: str = "") -> None:
+    if strays:
+        print(f"not in roster.csv{so}: {', '.join(map(_printable, strays))}")
 
 
 def _grade(args: argparse.Namespace) -> int:
     folder = ClassFolder.open(args.folder)
-    wall = None if args.trust else args.wall or _wall_here(folder, args)
+    sets = args.sets or folder.sets()
+    if not any(folder.submissions(number) for number in sets):
+        raise BadClass(
+            f"Nothing was handed in for {_names(sets)}: `minitorch-attn class collect SOURCE` "
+            "brings in what was"
+        )
+    wall = None if args.trust else _wall(folder, args)
     if wall is None:
         print("No wall: every submission may do whatever you may.", file=sys.stderr)
     else:
         print(f"The wall in force is {wall}.", file=sys.stderr)
-    status = 0
-    for number in args.sets or folder.sets():
-        status = max(status, _grade_set(folder, number, wall, args))
-    return status
+    return max(_grade_set(folder, number, wall, args) for number in sets)
 
 
-def _wall_here(folder: ClassFolder, args: argparse.Namespace) -> str:
-    """The wall that holds on this machine; the cluster's machines try theirs themselves."""
-    return choose(None, folder.settings.bounds).name
+def _wall(folder: ClassFolder, args: argparse.Namespace) -> str:
+    """The wall that holds; the one that a cluster is asked for its machines try themselves."""
+    if args.wall and args.scheduler:
+        return args.wall
+    return choose(args.wall, folder.settings.bounds).name
 
 
 def _grade_set(folder: ClassFolder, number: int, wall: str | None, args: Any) -> int:
-    own = folder.settings
-    terms = Terms(number, own.seed, own.cases, own.limits, own.bounds, wall)
+    terms = _terms(folder, number, wall)
     digest = terms.digest
     journal = Journal(folder.journal(number))
     submissions = folder.submissions(number)
@@ -208,9 +228,12 @@ def _grade_set(folder: ClassFolder, number: int, wall: str | None, args: Any) ->
     return 1 if without else 0
 
 
-def _is_done(known: Graded | None, path: Path, terms_digest: str) -> bool:
-    import hashlib
+def _terms(folder: ClassFolder, number: int, wall: str | None) -> Terms:
+    own = folder.settings
+    return Terms(number, own.seed, own.cases, own.limits, own.bounds, wall)
 
+
+def _is_done(known: Graded | None, path: Path, terms_digest: str) -> bool:
     if known is None or known.terms != terms_digest:
         return False
     return known.digest == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -257,9 +280,8 @@ def _export(args: argparse.Namespace) -> int:
     ):
         write_atomically(folder.root / name, write(grades, roster))
         print(folder.root / name)
-    if roster and (strays := scores.not_on_roster(grades, roster)):
-        names = ", ".join(map(_printable, strays))
-        print(f"not in roster.csv, and so not in moodle.csv: {names}")
+    if roster:
+        _name_strays(scores.not_on_roster(grades, roster), ", and so not in moodle.csv")
     (folder.root / "overview").mkdir(exist_ok=True)
     for number in sorted({one.lesson for one in grades}):
         path = folder.root / "overview" / f"{plan.lesson(number).name}.png"
@@ -273,21 +295,44 @@ def _compare(args: argparse.Namespace) -> int:
     folder = ClassFolder.open(args.folder)
     print("A hint where to look, not a verdict: people who learn together write alike.")
     for number in args.sets or folder.sets():
-        pairs = likeness.alike(folder.submissions(number), number)
-        print(f"{plan.lesson(number).name}: {len(pairs)} pairs much alike")
+        name, submissions = plan.lesson(number).name, folder.submissions(number)
+        if len(submissions) < likeness.SMALLEST_CLASS:
+            least = likeness.SMALLEST_CLASS
+            print(f"{name}: {len(submissions)} handed in; what is usual shows from {least} on")
+            continue
+        pairs = likeness.alike(submissions, number)
+        print(f"{name}: {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} much alike")
         for pair in pairs:
             print(_printable(f"  {pair}"))
     return 0
 
 
 def _grades(folder: ClassFolder, sets: Sequence[int]) -> list[Graded]:
-    """The grades that count, of those who are still there."""
-    found = []
-    for number in sets or folder.sets():
+    """The grades that count, of those who are still there; says whose are not of today."""
+    found, stale = [], []
+    sets = sets or folder.sets()
+    for number in sets:
         submissions = folder.submissions(number)
         latest = Journal(folder.journal(number)).latest()
+        digest = _terms(folder, number, None).digest
         found += [latest[one] for one in submissions if one in latest]
+        stale += [
+            f"{one} ({number:02d})"
+            for one, path in submissions.items()
+            if not _is_done(latest.get(one), path, digest)
+        ]
+    if not found:
+        raise BadClass(f"Nothing is graded of {_names(sets)}: `minitorch-attn class grade` does it")
+    if stale:
+        print(
+            _printable(f"not graded since the submission or the terms changed: {', '.join(stale)}"),
+            file=sys.stderr,
+        )
     return found
+
+
+def _names(sets: Sequence[int]) -> str:
+    return f"set {', '.join(f'{one:02d}' for one in sets)}" if sets else "any set"
 
 
 def _printable(text: str) -> str:

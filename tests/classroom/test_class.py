@@ -175,6 +175,70 @@ def test_unvetted_code_is_not_graded_without_a_wall_unless_it_is_trusted(room, c
     assert Journal(room.journal(0)).read() == []
 
 
+def test_a_wall_that_is_asked_for_is_tried_too(room, capsys, monkeypatch):
+    from minitorch_attn.classroom import wall
+
+    monkeypatch.setattr(wall, "gaps_of", lambda one: ["it leaks"])
+    hand_in(room, {"ada": notebook()})
+    assert run("grade", "--folder", room.root, "--wall", "bubblewrap") == 2
+    said = capsys.readouterr().err
+    assert "bubblewrap: it leaks" in said and "in force" not in said
+
+
+def test_a_step_with_nothing_to_do_names_the_step_before(room, capsys):
+    for step, words in (
+        ("grade", "class collect"),
+        ("feedback", "class grade"),
+        ("export", "class grade"),
+    ):
+        assert run(step, "00", "--folder", room.root) == 2
+        assert words in capsys.readouterr().err
+    assert not (room.root / "scores.csv").exists()
+
+
+def test_scores_of_an_earlier_version_are_said_to_be_that(room, capsys):
+    hand_in(room, {"ada": notebook(), "bob": notebook()})
+    assert run("grade", "--folder", room.root, "--trust", "--processes", "1") == 0
+    capsys.readouterr()
+    assert run("export", "--folder", room.root) == 0
+    assert capsys.readouterr().err == ""
+    hand_in(room, {"bob": notebook("1 + 1"), "eve": notebook()})
+    for step in ("export", "feedback"):
+        assert run(step, "--folder", room.root) == 0
+        assert "changed: bob (00), eve (00)\n" in capsys.readouterr().err
+
+
+def test_collecting_names_a_source_without_notebooks_and_who_is_on_no_roster(room, capsys):
+    empty, source = room.root / "empty", room.root / "in"
+    empty.mkdir()
+    assert run("collect", empty, "--folder", room.root) == 1
+    assert "empty: there is no notebook in it" in capsys.readouterr().err
+    (room.root / "roster.csv").write_text("learner\nada\n")
+    for learner in ("ada", "eve"):
+        (source / learner).mkdir(parents=True)
+        (source / learner / "00_start_here.ipynb").write_bytes(notebook())
+    assert run("collect", source, "--folder", room.root) == 0
+    assert "not in roster.csv: eve\n" in capsys.readouterr().out
+
+
+def test_an_interrupted_step_says_that_it_can_go_on(room, capsys, monkeypatch):
+    from minitorch_attn.classroom import cli
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "graded_here", interrupted)
+    hand_in(room, {"ada": notebook()})
+    assert run("grade", "--folder", room.root, "--trust") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_class_too_small_to_compare_is_said_to_be_so(room, capsys):
+    hand_in(room, {"ada": notebook(), "bob": notebook()})
+    assert run("compare", "--folder", room.root) == 0
+    assert "2 handed in; what is usual shows from 5 on" in capsys.readouterr().out
+
+
 def test_what_is_no_class_is_said_to_be_none(tmp_path, capsys):
     assert run("grade", "--folder", tmp_path) == 2
     assert "class create" in capsys.readouterr().err
