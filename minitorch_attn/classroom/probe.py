@@ -9,9 +9,19 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Callable
 
 question = json.loads(sys.argv[1])
 gaps = []
+
+
+def can(act: Callable[[], object]) -> bool:
+    """Whether nothing keeps it from acting."""
+    try:
+        act()
+        return True
+    except OSError:
+        return False
 
 
 def reads(path: str) -> bool:
@@ -49,7 +59,8 @@ def reaches(port: int) -> bool:
 if reads(question["secret"]):
     gaps.append("files of other people can be read")
 gaps += [f"{path} can be read" for path in question["hidden"] if reads(path)]
-gaps += [f"{folder} can be written to" for folder in question["outside"] if writes(folder)]
+outside = [*question["outside"], *question["hidden"]]
+gaps += [f"{folder} can be written to" for folder in outside if writes(folder)]
 gaps += [f"{folder} can be written to" for folder in ("/", "/dev", "/etc") if writes(folder)]
 if reaches(question["port"]):
     gaps.append("the network can be reached")
@@ -71,6 +82,12 @@ if facts["NoNewPrivs"] != "1":
     gaps.append("rights can be won back")
 if ctypes.CDLL(None).unshare(0x10000000) == 0:
     gaps.append("a user namespace can be made")
+if can(lambda: os.close(os.memfd_create("x"))):
+    gaps.append("memory can be taken that nothing counts")
+if can(lambda: socket.socket(socket.AF_UNIX).close()):
+    gaps.append("sockets can be made")
+if can(lambda: os.readlink("/proc/1/root")):
+    gaps.append("the room's first process can be looked into")
 if not writes("/tmp"):
     gaps.append("/tmp cannot be written to")
 try:

@@ -12,6 +12,7 @@ program behind it that tries to get out (probe.py), and believes nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -108,7 +109,9 @@ class Wall:
     line: Callable[[Sequence[str], Bounds], list[str]]
     bounds: Bounds = Bounds()
 
-    def launch(self, command: Sequence[str], settings: dict[str, str]) -> Process:
+    def launch(
+        self, command: Sequence[str], settings: dict[str, str], errors: int = subprocess.DEVNULL
+    ) -> Process:
         """Start a program behind the wall, and stop it if it uses too much.
 
         Parameters
@@ -117,6 +120,8 @@ class Wall:
             A program and its arguments.
         settings : dict
             Variables of its environment, besides the few that programs need.
+        errors : int
+            Where its standard error goes, as `subprocess.Popen` takes it.
         """
         environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
@@ -130,7 +135,7 @@ class Wall:
             self.line(command, self.bounds),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
             env=environment | settings,
             start_new_session=True,
         )
@@ -144,13 +149,14 @@ class Wall:
 def _with_bubblewrap(command: Sequence[str], bounds: Bounds) -> list[str]:
     size = str(bounds.disk)
     line = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
-    line += ["--new-session", "--hostname", "classroom"]
+    line += ["--new-session", "--hostname", "classroom", "--as-pid-1"]
     for path in _shown():
         way = ["--symlink", os.readlink(path)] if path.is_symlink() else ["--ro-bind", str(path)]
         line += [*way, str(path)]
     for path in _hidden():
-        line += ["--tmpfs"] if path.is_dir() else ["--ro-bind", os.devnull]
-        line += [str(path)]
+        place = str(path)
+        way = ["--tmpfs", place, "--remount-ro"] if path.is_dir() else ["--ro-bind", os.devnull]
+        line += [*way, place]
     line += ["--dev", "/dev", "--proc", "/proc", "--size", size, "--tmpfs", str(SCRATCH)]
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(SCRATCH), "--"]
     return [*line, *_confined(command, bounds, user=None, privileged=False)]
@@ -209,20 +215,23 @@ def _watch(process: Process, bounds: Bounds) -> None:
     """Stop a program whose processes use too much together: limits hold for each alone."""
     psutil = require("psutil", extra="course", purpose="watch what a submission uses")
     while process.poll() is None:
-        try:
-            family = psutil.Process(process.pid).children(recursive=True)
-            memory = sum(one.memory_info().rss for one in family)
-            count = sum(one.num_threads() for one in family)
-        except psutil.Error:
-            continue  # one of them has just ended
+        memory = count = files = 0
+        with contextlib.suppress(psutil.Error):
+            for one in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error, OSError):  # this one has just ended
+                    memory += one.memory_info().rss
+                    count += one.num_threads()
+                    scratch = os.statvfs(f"/proc/{one.pid}/root{SCRATCH}")
+                    if scratch.f_blocks * scratch.f_frsize <= bounds.disk:  # the room is built
+                        files = max(files, scratch.f_files - scratch.f_ffree)
         if memory > bounds.memory:
             process.stop(f"it used more than {bounds.memory / 2**30:g} GiB of memory")
         elif count > 2 * bounds.processes:
             process.stop(f"it started more than {bounds.processes} processes")
-        try:
+        elif files > bounds.disk // 4096:  # empty ones take memory too, and no room on the disk
+            process.stop(f"it made more than {bounds.disk // 4096} files")
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
 
 
 # -- whether it holds -----------------------------------------------------------------------
@@ -280,8 +289,8 @@ def gaps_of(wall: Wall) -> list[str]:
         command = [sys.executable, "-c", probe, json.dumps(question)]
         os.environ["MINITORCH_ATTN_SECRET"] = "not to be seen"
         try:
-            process = wall.launch(command, {"PYTHONPATH": _library_path()})
-            answer, _ = process.communicate(timeout=60)
+            process = wall.launch(command, {"PYTHONPATH": _library_path()}, subprocess.PIPE)
+            answer, complaint = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.stop("it hung")
             return ["a program behind it hangs"]
@@ -292,7 +301,8 @@ def gaps_of(wall: Wall) -> list[str]:
     try:
         return [str(gap) for gap in json.loads(answer)]
     except ValueError:
-        return ["no program starts behind it"]
+        last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        return [f"no program starts behind it{f' ({last[:300]})' if last else ''}"]
 
 
 def _missing_for(wall: Wall) -> str:
@@ -301,5 +311,7 @@ def _missing_for(wall: Wall) -> str:
         return "needs Linux"
     if wall.name == "bubblewrap" and os.getuid() == 0:
         return "needs an ordinary user, not the administrator"
+    if buried := [path for path in _shown() if SCRATCH in path.parents]:
+        return f"{buried[0]} lies in {SCRATCH}, which is empty behind it: move it elsewhere"
     program = {"bubblewrap": "bwrap", "namespaces": "unshare"}[wall.name]
     return "" if shutil.which(program) else f"the program {program} is not installed"

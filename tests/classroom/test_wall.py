@@ -180,3 +180,100 @@ time.sleep(600)
     grader.wait()
     _, alive = psutil.wait_procs([room, *family], timeout=10)
     assert not alive
+
+
+def test_memory_that_belongs_to_no_process_cannot_be_taken(wall):
+    """Limits count a process's pages: not those of files without a name, nor of System V."""
+    source = """
+import ctypes, os
+try:
+    os.memfd_create("hoard")
+    print("taken")
+except OSError:
+    print("refused")
+print("taken" if ctypes.CDLL(None).shmget(0, 2**20, 0o600) >= 0 else "refused")
+"""
+    output, _ = run(wall, source)
+    assert output.split() == ["refused", "refused"]
+
+
+def test_the_folders_of_what_is_hidden_cannot_be_written_to(wall):
+    source = """
+import sys
+for folder in sys.argv[1:]:
+    try:
+        open(f"{folder}/hoard", "w")
+        print("written to")
+    except OSError:
+        print("refused")
+"""
+    hidden = [str(path) for path in walls.HIDDEN if path.is_dir()]
+    process = wall.launch([sys.executable, "-c", source, *hidden], {})
+    output, _ = process.communicate(timeout=60)
+    assert output.decode().split() == ["refused"] * len(hidden)
+
+
+def test_keys_and_sockets_past_the_network_are_out_of_reach(wall):
+    """A socket to the machine under this virtual one knows no namespace; nor do the user's keys."""
+    source = """
+import ctypes, os, platform, socket
+keyctl = {"x86_64": 250, "aarch64": 219}[platform.machine()]
+session, describe = -3, 6
+print(ctypes.CDLL(None).syscall(keyctl, describe, session, None, 0))
+for family in ("AF_UNIX", "AF_INET", "AF_VSOCK", "AF_NETLINK"):
+    try:
+        socket.socket(getattr(socket, family), socket.SOCK_STREAM)
+        print("made")
+    except PermissionError:
+        print("refused")
+"""
+    output, _ = run(wall, source)
+    assert output.split() == ["-1", *["refused"] * 4]
+
+
+def test_the_first_process_cannot_be_made_to_do_what_a_submission_may_not(wall):
+    source = """
+import ctypes
+attach = 16
+print(ctypes.CDLL(None).ptrace(attach, 1, 0, 0))
+try:
+    open("/proc/1/mem", "r+b")
+    print("open")
+except OSError:
+    print("refused")
+"""
+    output, _ = run(wall, source)
+    assert output.split() == ["-1", "refused"]
+
+
+def test_processes_that_come_and_go_do_not_hide_what_the_others_take(wall):
+    source = """
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        hoard = bytearray(300 * 2**20)
+        time.sleep(20)
+finish = time.monotonic() + 20
+while time.monotonic() < finish:
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+"""
+    started = time.monotonic()
+    _, reason = run(wall, source)
+    assert "memory" in reason
+    assert time.monotonic() - started < 15
+
+
+def test_files_without_content_are_counted(wall):
+    """They have no size, and so no limit of the disk; but each takes memory of the system."""
+    source = """
+import time
+for number in range(10_000):
+    open(f"/tmp/{number}", "w").close()
+time.sleep(20)
+"""
+    started = time.monotonic()
+    _, reason = run(wall, source)
+    assert "files" in reason
+    assert time.monotonic() - started < 15
