@@ -54,16 +54,16 @@ channel_weights = Exercise(
             "one map of two channels and two places, one hidden unit",
             np.array([[[1.0, 3.0], [0.0, -1.0]]]),
             np.array([[0.5]]),
-            np.array([1.0]),
-            np.array([[2.0]]),
-            np.array([3.0]),
+            np.array([0.5]),
+            np.array([[-1.0]]),
+            np.array([1.5]),
         ),
         _channels("two maps", np.random.default_rng(0), 2, 3, 4, 2, 5),
         _channels("all sizes alike", np.random.default_rng(1), 3, 3, 3, 3, 3),
         Case(
             "large scores",
-            np.array([[[1.0], [-1.0], [2.0]]]),
-            np.array([[0.0]]),
+            np.array([[[1.0], [-1.0], [2.0]], [[-1.0], [-2.0], [-3.0]]]),
+            np.array([[0.0], [0.0]]),
             np.array([1.0]),
             np.array([[1.0]]),
             np.array([1500.0]),
@@ -127,6 +127,103 @@ def relu_for_tanh(x, h, u, v, w):
     return _channel_weights(x, h, u, v, w, bend=lambda p: np.maximum(p, 0))
 
 
+@channel_weights.mutant(
+    "The tanh came last, after w. The hidden units are bent first, each by itself, and then "
+    "added up with the weights w."
+)
+def tanh_after_w(x, h, u, v, w):
+    return _softmax(np.tanh(_channel_weights(x, h, u, v, w, bend=lambda p: p, weigh=lambda e: e)))
+
+
+@channel_weights.mutant(
+    "The shares of the mean and of the state were multiplied; inside the tanh they are added."
+)
+def shares_multiplied(x, h, u, v, w):
+    p = x.mean(axis=2)[:, :, None] * u * (h @ v.T)[:, None]
+    return _softmax(np.tanh(p) @ w)
+
+
+@channel_weights.mutant(
+    "w is missing: the hidden units were added up as they are. Each counts as much as w says."
+)
+def w_left_out(x, h, u, v, w):
+    return _channel_weights(x, h, u, v, np.ones_like(w))
+
+
+@channel_weights.mutant(
+    "You made a score for each place, and the mean of the scores. The mean comes first: a channel "
+    "is known by one number, and that has a score."
+)
+def scored_at_each_place(x, h, u, v, w):
+    return _softmax((np.tanh(x[..., None] * u + (h @ v.T)[:, None, None]) @ w).mean(axis=2))
+
+
+@channel_weights.mutant(
+    "The softmax ran over the hidden units. They are added up with the weights w, one score a "
+    "channel, and the softmax is over the channels."
+)
+def over_the_hidden_units(x, h, u, v, w):
+    p = x.mean(axis=2)[:, :, None] * u + (h @ v.T)[:, None]
+    return _softmax(np.tanh(p), axis=2) @ w
+
+
+@channel_weights.mutant(
+    "The softmax ran over all numbers at once; here each map has its own, a row that adds up to 1: "
+    "`sum(axis=1, keepdims=True)`."
+)
+def over_all_at_once(x, h, u, v, w):
+    return _channel_weights(x, h, u, v, w, weigh=lambda e: _softmax(e, axis=None))
+
+
+@channel_weights.mutant(
+    "The exponentials come back as they are: divide each row by its sum, so that the channels "
+    "share one weight."
+)
+def not_divided_by_the_sum(x, h, u, v, w):
+    def weigh(e):
+        return np.exp(e - e.max(axis=1, keepdims=True))
+
+    return _channel_weights(x, h, u, v, w, weigh=weigh)
+
+
+@channel_weights.mutant(
+    "The exponentials come back as they are. Two steps are missing: subtract the largest score of "
+    "each row before, and divide each row by its sum behind."
+)
+def exponentials_alone(x, h, u, v, w):
+    def weigh(e):
+        with np.errstate(over="ignore"):
+            return np.exp(e)
+
+    return _channel_weights(x, h, u, v, w, weigh=weigh)
+
+
+@channel_weights.mutant(
+    "The scores were divided by their sum without the exponential: a softmax makes all of them "
+    "positive first."
+)
+def without_exponential(x, h, u, v, w):
+    return _channel_weights(x, h, u, v, w, weigh=lambda e: e / e.sum(axis=1, keepdims=True))
+
+
+@channel_weights.mutant(
+    "The largest score of all maps was subtracted. Where a map's scores are far below it nothing "
+    "is left of them, 0 / 0: subtract the largest of each row, `max(axis=1, keepdims=True)`."
+)
+def largest_of_all_maps(x, h, u, v, w):
+    def weigh(e):
+        with np.errstate(all="ignore"):
+            powers = np.exp(e - e.max())
+            return powers / powers.sum(axis=1, keepdims=True)
+
+    return _channel_weights(x, h, u, v, w, weigh=weigh)
+
+
+@channel_weights.mutant("The map came back, weighed. The weights alone are asked, (N, C).")
+def map_weighed(x, h, u, v, w):
+    return channel_weights_reference(x, h, u, v, w)[:, :, None] * x
+
+
 @channel_weights.mutant("The scores come back: the softmax over the channels is missing.")
 def scores_alone(x, h, u, v, w):
     return _channel_weights(x, h, u, v, w, weigh=lambda e: e)
@@ -166,25 +263,30 @@ def _weigh_places(
     gather=lambda dp: dp.sum(axis=1),
     slope=lambda a: 1 - a**2,
     mean=lambda alpha, dalpha: (alpha * dalpha).sum(axis=1, keepdims=True),
+    slope_of_softmax=lambda alpha: alpha,
+    inner=lambda x, dy: (x * dy).sum(axis=1),
+    rows=lambda x: x.swapaxes(1, 2),
+    bend=np.tanh,
+    hear=1.0,
     weigh=_softmax,
     read=None,
 ):
     """The whole, with the rules of map and state; each setting can be replaced by a mistake."""
     factor = x.shape[2] if factor is None else factor
     factor_back = factor if factor_back is None else factor_back
-    a = np.tanh(x.swapaxes(1, 2) @ u.T + (h @ v.T)[:, None])
+    a = bend(rows(x) @ u.T + hear * (h @ v.T)[:, None])
     alpha = weigh(a @ w)
 
     def back_to_a(dy):
-        dalpha = factor_back * (x * dy).sum(axis=1)
-        de = alpha * (dalpha - mean(alpha, dalpha))
+        dalpha = factor_back * inner(x, dy)
+        de = slope_of_softmax(alpha) * (dalpha - mean(alpha, dalpha))
         return de[:, :, None] * (w if read is None else read) * slope(a)
 
     def vjp_x(dy):
         return item * factor * alpha[:, None] * dy + key * (back_to_a(dy) @ u).swapaxes(1, 2)
 
     def vjp_h(dy):
-        return gather(back_to_a(dy)) @ v
+        return hear * gather(back_to_a(dy)) @ v
 
     return factor * alpha[:, None] * x, (vjp_x, vjp_h)
 
@@ -305,6 +407,147 @@ def sum_over_the_batch(x, h, *, u, v, w):
     return _weigh_places(x, h, u=u, v=v, w=w, mean=lambda alpha, dalpha: (alpha * dalpha).sum())
 
 
+@weigh_places.mutant(
+    "In the softmax's rule you subtracted the plain mean of dalpha; each place counts with its "
+    "weight there: the sum of alpha * dalpha."
+)
+def plain_mean_subtracted(x, h, *, u, v, w):
+    def mean(alpha, dalpha):
+        return dalpha.mean(axis=1, keepdims=True)
+
+    return _weigh_places(x, h, u=u, v=v, w=w, mean=mean)
+
+
+@weigh_places.mutant(
+    "In the softmax's rule you subtracted the sum of dalpha; each place counts with its weight "
+    "there: the sum of alpha * dalpha."
+)
+def plain_sum_subtracted(x, h, *, u, v, w):
+    def mean(alpha, dalpha):
+        return dalpha.sum(axis=1, keepdims=True)
+
+    return _weigh_places(x, h, u=u, v=v, w=w, mean=mean)
+
+
+@weigh_places.mutant(
+    "In the softmax's rule the sum was added: more for one place is less for the others, so it is "
+    "subtracted."
+)
+def sum_added(x, h, *, u, v, w):
+    def mean(alpha, dalpha):
+        return -(alpha * dalpha).sum(axis=1, keepdims=True)
+
+    return _weigh_places(x, h, u=u, v=v, w=w, mean=mean)
+
+
+@weigh_places.mutant(
+    "The softmax's rule lacks its first factor: alpha times (dalpha minus the sum)."
+)
+def alpha_left_out_backward(x, h, *, u, v, w):
+    return _weigh_places(x, h, u=u, v=v, w=w, slope_of_softmax=lambda alpha: 1.0)
+
+
+@weigh_places.mutant(
+    "The way back goes from the weights to the scores as if there were no softmax: "
+    "de = alpha (dalpha - the sum of alpha dalpha)."
+)
+def softmax_not_passed(x, h, *, u, v, w):
+    return _weigh_places(
+        x, h, u=u, v=v, w=w, slope_of_softmax=lambda _: 1.0, mean=lambda alpha, dalpha: 0.0
+    )
+
+
+@weigh_places.mutant(
+    "dalpha lacks the map: y = L alpha x, so a weight gets x times dy, added up over the channels."
+)
+def map_left_out_backward(x, h, *, u, v, w):
+    return _weigh_places(x, h, u=u, v=v, w=w, inner=lambda x, dy: dy.sum(axis=1))
+
+
+@weigh_places.mutant(
+    "A weight is one number for all channels of its place: their shares of dalpha are added up, "
+    "not averaged."
+)
+def averaged_over_channels(x, h, *, u, v, w):
+    return _weigh_places(x, h, u=u, v=v, w=w, inner=lambda x, dy: (x * dy).mean(axis=1))
+
+
+@weigh_places.mutant(
+    "Each place has its own share through the scores; you averaged them over the places. That is "
+    "how channel attention does it, where the key is a mean."
+)
+def key_of_a_channel(x, h, *, u, v, w):
+    y, (_, vjp_h) = weigh_places_reference(x, h, u=u, v=v, w=w)
+    _, (item, _) = _weigh_places(x, h, u=u, v=v, w=w, key=0.0)
+    _, (key, _) = _weigh_places(x, h, u=u, v=v, w=w, item=0.0)
+    return y, (lambda dy: item(dy) + key(dy).mean(axis=2, keepdims=True), vjp_h)
+
+
+@weigh_places.mutant("The direct share lacks dy: a place hands on L alpha dy, not L alpha.")
+def dy_left_out(x, h, *, u, v, w):
+    y, (_, vjp_h) = weigh_places_reference(x, h, u=u, v=v, w=w)
+    _, (item, _) = _weigh_places(x, h, u=u, v=v, w=w, key=0.0)
+    _, (key, _) = _weigh_places(x, h, u=u, v=v, w=w, item=0.0)
+    return y, (lambda dy: item(np.ones_like(dy)) + key(dy), vjp_h)
+
+
+@weigh_places.mutant(
+    "The direct share of the rule of x lacks the factor L: y = L alpha x, so dy comes back times "
+    "L alpha."
+)
+def factor_left_out_directly(x, h, *, u, v, w):
+    return _weigh_places(x, h, u=u, v=v, w=w, item=1 / x.shape[2])
+
+
+@weigh_places.mutant("The rules came in the other order: that of the map first, `(vjp_x, vjp_h)`.")
+def rules_in_the_other_order(x, h, *, u, v, w):
+    y, (vjp_x, vjp_h) = weigh_places_reference(x, h, u=u, v=v, w=w)
+    return y, (vjp_h, vjp_x)
+
+
+@weigh_places.mutant("The weights came back; the output is the map that they weigh, (N, C, L).")
+def weights_alone(x, h, *, u, v, w):
+    _, back = weigh_places_reference(x, h, u=u, v=v, w=w)
+    return _softmax(np.tanh(x.swapaxes(1, 2) @ u.T + (h @ v.T)[:, None]) @ w), back
+
+
+@weigh_places.mutant("The map was added to the output: there is no shortcut here, y = L alpha x.")
+def map_added(x, h, *, u, v, w):
+    y, (vjp_x, vjp_h) = weigh_places_reference(x, h, u=u, v=v, w=w)
+    return x + y, (lambda dy: dy + vjp_x(dy), vjp_h)
+
+
+@weigh_places.mutant("The state is not heard: add V h inside the tanh, for all places the same.")
+def state_not_heard(x, h, *, u, v, w):
+    return _weigh_places(x, h, u=u, v=v, w=w, hear=0.0)
+
+
+@weigh_places.mutant("The tanh is missing.")
+def tanh_missing(x, h, *, u, v, w):
+    return _weigh_places(x, h, u=u, v=v, w=w, bend=lambda p: p, slope=lambda a: 1.0)
+
+
+@weigh_places.mutant(
+    "`x.reshape(N, L, C)` does not make a row of each place: it cuts the numbers up anew, in the "
+    "order of memory. Use `x.swapaxes(1, 2)`."
+)
+def rows_by_reshape(x, h, *, u, v, w):
+    N, C, L = x.shape
+    return _weigh_places(x, h, u=u, v=v, w=w, rows=lambda x: x.reshape(N, L, C))
+
+
+@weigh_places.mutant(
+    "The slope of tanh was taken at a, which is the tanh already: 1 - a**2, not 1 - tanh(a)**2."
+)
+def tanh_taken_twice(x, h, *, u, v, w):
+    return _weigh_places(x, h, u=u, v=v, w=w, slope=lambda a: 1 - np.tanh(a) ** 2)
+
+
+@weigh_places.mutant("The slope of tanh is 1 - a**2; the square is missing.")
+def slope_not_squared(x, h, *, u, v, w):
+    return _weigh_places(x, h, u=u, v=v, w=w, slope=lambda a: 1 - a)
+
+
 @weigh_places.mutant("The slope of tanh is 1 - a**2; it is missing.")
 def slope_left_out(x, h, *, u, v, w):
     return _weigh_places(x, h, u=u, v=v, w=w, slope=lambda a: 1.0)
@@ -395,7 +638,7 @@ ChannelSpatial = Exercise(
     reference=ChannelSpatialReference,
     observe=module,
     cases=[
-        _seen("one small image", np.random.default_rng(0), 1, 2, 1, 2, 2, 2),
+        _seen("one small image", np.random.default_rng(0), 1, 2, 2, 3, 2, 2),
         _seen("two images, higher than wide", np.random.default_rng(1), 2, 3, 3, 2, 4, 5),
         _seen("as many channels as places and states", np.random.default_rng(2), 4, 4, 2, 2, 4, 4),
     ],
@@ -425,6 +668,104 @@ class side_by_side(ChannelSpatialReference):
     def forward(self, x, h):
         N, _, H, W = x.shape
         return H * W * self.alpha(x, h).reshape(N, 1, H, W) * self.weigh_channels(x, h)
+
+
+@ChannelSpatial.mutant(
+    "The weights of the places multiply the image as it came, so that those of the channels are "
+    "lost. They multiply the one whose channels are weighed."
+)
+class channels_lost(ChannelSpatialReference):
+    def forward(self, x, h):
+        N, _, H, W = x.shape
+        weighed = self.weigh_channels(x, h)
+        return H * W * self.alpha(weighed, h).reshape(N, 1, H, W) * x
+
+
+@ChannelSpatial.mutant(
+    "Both were made of the image as it came, and added. In C-S they stand behind one another: the "
+    "places are weighed in what the channels' weights have made."
+)
+class added_up(ChannelSpatialReference):
+    def forward(self, x, h):
+        return self.weigh_channels(x, h) + self.weigh_places(x, h)
+
+
+@ChannelSpatial.mutant(
+    "C came too late: the places' weights were made from an image that had shrunk by C. Multiply "
+    "by C at once."
+)
+class channels_rescaled_at_the_end(ChannelSpatialReference):
+    def forward(self, x, h):
+        C = x.shape[1]
+        return C * self.weigh_places(self.weigh_channels(x, h) / C, h)
+
+
+@ChannelSpatial.mutant(
+    "The factors are exchanged: the channels' weights are times C, the places' times H W."
+)
+class factors_exchanged(ChannelSpatialReference):
+    def forward(self, x, h):
+        _, C, H, W = x.shape
+        weighed = self.weigh_channels(x, h) * (H * W / C)
+        return self.weigh_places(weighed, h) * (C / (H * W))
+
+
+@ChannelSpatial.mutant("The places' weights are times H W, how many places there are; you took H.")
+class height_alone(ChannelSpatialReference):
+    def weigh_places(self, x, h):
+        return super().weigh_places(x, h) / x.shape[3]
+
+
+@ChannelSpatial.mutant(
+    "The state is not heard: its share, `channel_state(h)` and `place_state(h)`, belongs inside "
+    "the tanh. Added behind it, it is the same for all and a softmax does not see it."
+)
+class state_not_heard_at_all(ChannelSpatialReference):
+    def forward(self, x, h):
+        return super().forward(x, h * 0)
+
+
+@ChannelSpatial.mutant("The places do not hear the state: `place_state(h)` is missing in the tanh.")
+class places_without_state(ChannelSpatialReference):
+    def weigh_places(self, x, h):
+        return super().weigh_places(x, h * 0)
+
+
+@ChannelSpatial.mutant("The tanh is missing.")
+class no_tanh(ChannelSpatialReference):
+    def bend(self, p):
+        return p
+
+
+@ChannelSpatial.mutant(
+    "The softmax of the channels ran over an axis of length 1, so that all weights are 1. Take "
+    "that axis away first: `.squeeze(2)`, then `dim=1`."
+)
+class softmax_of_one_channel(ChannelSpatialReference):
+    def beta(self, x, h):
+        return super().beta(x, h) * 0 + 1
+
+
+@ChannelSpatial.mutant(
+    "The map was detached where the weights are made of it: it is also what a weight is made from, "
+    "and has a gradient by that path."
+)
+class keys_detached(ChannelSpatialReference):
+    def alpha(self, x, h):
+        return super().alpha(x.detach(), h)
+
+    def beta(self, x, h):
+        return super().beta(x.detach(), h)
+
+
+@ChannelSpatial.mutant(
+    "`channel_map` goes from 1 to K: a channel is known by one number, its mean, and the same "
+    "weights serve all channels."
+)
+class all_means_at_once(ChannelSpatialReference):
+    def __init__(self, channels, state, hidden):
+        super().__init__(channels, state, hidden)
+        self.channel_map = nn.Linear(channels, hidden)
 
 
 @ChannelSpatial.mutant("The weights are not multiplied by how many they are: the image shrinks.")
@@ -587,6 +928,11 @@ doubly_stochastic = Exercise(
     observe=rules,
     cases=[
         Case(
+            "three looks at the first of three places, one at the second",
+            np.array([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]]),
+            is_word=np.array([[True, True, True, True]]),
+        ),
+        Case(
             "twice at the first of two places",
             np.array([[[1.0, 0.0], [1.0, 0.0]]]),
             is_word=np.array([[True, True]]),
@@ -618,6 +964,13 @@ doubly_stochastic = Exercise(
 @doubly_stochastic.mutant("The padding is counted: only words of the caption have looked.")
 def padding_counted(alpha, *, is_word):
     return _doubly_stochastic(alpha, is_word, masked=False)
+
+
+@doubly_stochastic.mutant(
+    "`is_word` was taken the wrong way round: it is True at words, and what is False is padding."
+)
+def padding_for_words(alpha, *, is_word):
+    return _doubly_stochastic(alpha, ~is_word)
 
 
 @doubly_stochastic.mutant("The padding gets a gradient; its weights were not counted.")
@@ -675,6 +1028,85 @@ def over_the_places(alpha, *, is_word):
     missing = mu * (1 - alpha.sum(axis=2, keepdims=True))
     penalty = (missing**2).sum() / len(alpha)
     return penalty, lambda dy: dy * -2 * missing * np.ones_like(alpha) / len(alpha)
+
+
+@doubly_stochastic.mutant(
+    "You took the mean over the words. A place should be looked at once in all, not once a word: "
+    "add up over the words."
+)
+def mean_over_words(alpha, *, is_word):
+    mu = is_word[:, :, None] / is_word.sum(axis=1)[:, None, None]
+    missing = 1 - (mu * alpha).sum(axis=1)
+    penalty = (missing**2).sum() / len(alpha)
+    return penalty, lambda dy: -2 * dy * mu * missing[:, None] / len(alpha)
+
+
+@doubly_stochastic.mutant(
+    "You took the mean over axis 1, the padding counted along. A place should be looked at once in "
+    "all: add up over the words."
+)
+def mean_over_axis_1(alpha, *, is_word):
+    mu = is_word[:, :, None] / alpha.shape[1]
+    missing = 1 - (mu * alpha).sum(axis=1)
+    penalty = (missing**2).sum() / len(alpha)
+    return penalty, lambda dy: -2 * dy * mu * missing[:, None] / len(alpha)
+
+
+@doubly_stochastic.mutant(
+    "You divided by the number of words. The mean is over the captions, whatever their lengths: "
+    "divide by N."
+)
+def divided_by_the_words(alpha, *, is_word):
+    return _doubly_stochastic(alpha, is_word, count=is_word.sum())
+
+
+@doubly_stochastic.mutant(
+    "You took the absolute value of what is missing; it is squared, and that punishes large gaps "
+    "more."
+)
+def absolute_value(alpha, *, is_word):
+    mu = is_word[:, :, None]
+    missing = 1 - (mu * alpha).sum(axis=1)
+    penalty = np.abs(missing).sum() / len(alpha)
+    return penalty, lambda dy: -dy * mu * np.sign(missing)[:, None] / len(alpha)
+
+
+@doubly_stochastic.mutant(
+    "The sum over the places came before the square: too much at one place and too little at "
+    "another cancel there. Square first."
+)
+def summed_before_the_square(alpha, *, is_word):
+    mu = is_word[:, :, None] * np.ones_like(alpha)
+    missing = (1 - (mu * alpha).sum(axis=1)).sum(axis=1)
+    return (missing**2).mean(), lambda dy: -2 * dy * mu * missing[:, None, None] / len(alpha)
+
+
+@doubly_stochastic.mutant(
+    "All captions were added up before the square, as one; each has its own places to look at."
+)
+def captions_as_one(alpha, *, is_word):
+    mu = is_word[:, :, None]
+    missing = 1 - (mu * alpha).sum(axis=(0, 1))
+    return (missing**2).sum(), lambda dy: -2 * dy * mu * missing * np.ones_like(alpha)
+
+
+@doubly_stochastic.mutant(
+    "The rule has alpha as a factor too many: the sum over t has a slope of 1 (or 0, in the "
+    "padding) by each weight."
+)
+def alpha_in_the_rule(alpha, *, is_word):
+    penalty, rule = doubly_stochastic_reference(alpha, is_word=is_word)
+    return penalty, lambda dy: alpha * rule(dy)
+
+
+@doubly_stochastic.mutant(
+    "The 1 is forgotten in the rule: the slope of (1 - s)**2 is -2 (1 - s), not a multiple of s."
+)
+def one_forgotten_backward(alpha, *, is_word):
+    mu = is_word[:, :, None]
+    penalty, _ = doubly_stochastic_reference(alpha, is_word=is_word)
+    looked = (mu * alpha).sum(axis=1)[:, None]
+    return penalty, lambda dy: 2 * dy * mu * looked / len(alpha)
 
 
 @doubly_stochastic.mutant("The square is missing: too much here and too little there would cancel.")
@@ -870,6 +1302,125 @@ def width_forgotten(texts, references, n):
         return math.exp(-((len(text) - len(reference)) ** 2))
 
     return _cider(texts, references, n, brevity=brevity)
+
+
+@cider.mutant(
+    "The exponent has the wrong sign: another length is to cost something, `exp(-d**2 / 72)`."
+)
+def pay_with_the_wrong_sign(texts, references, n):
+    def brevity(text, reference):
+        return math.exp((len(text) - len(reference)) ** 2 / 72)
+
+    return _cider(texts, references, n, brevity=brevity)
+
+
+@cider.mutant("The difference of the lengths is squared, not only taken without its sign.")
+def difference_not_squared(texts, references, n):
+    def brevity(text, reference):
+        return math.exp(-abs(len(text) - len(reference)) / 72)
+
+    return _cider(texts, references, n, brevity=brevity)
+
+
+@cider.mutant(
+    "df is counted in references and texts together; it is a matter of the references alone: else "
+    "a score would depend on what the network says of other pictures."
+)
+def frequencies_of_both(texts, references, n):
+    return _cider(texts, references, n, df=lambda _, n: _df([*references, *texts], n))
+
+
+@cider.mutant(
+    "N is the number of pictures, so of references; you took the number of different n-grams."
+)
+def grams_for_pictures(texts, references, n):
+    ratio = len(_df(references, n)) / len(references)
+    return _cider(texts, references, n, rarity=lambda N, df: math.log(ratio * N / max(1, df)))
+
+
+@cider.mutant("N is the number of pictures, so of references; you took the number of words.")
+def words_for_pictures(texts, references, n):
+    ratio = sum(map(len, references)) / len(references)
+    return _cider(texts, references, n, rarity=lambda N, df: math.log(ratio * N / max(1, df)))
+
+
+@cider.mutant(
+    "1 was added inside the logarithm: what stands in every reference would still count, by log 2."
+)
+def one_added_in_the_logarithm(texts, references, n):
+    return _cider(texts, references, n, rarity=lambda N, df: math.log1p(N / max(1, df)))
+
+
+@cider.mutant(
+    "In the upper part the smaller number is multiplied by the reference's; you multiplied by the "
+    "text's."
+)
+def times_the_text(texts, references, n):
+    def shared(c, r):
+        return sum(min(c[gram], r[gram]) * c[gram] for gram in c if gram in r)
+
+    return _cider(texts, references, n, shared=shared)
+
+
+@cider.mutant(
+    "In the upper part the smaller numbers are added up as they are; each is multiplied by the "
+    "reference's number, as in an inner product."
+)
+def smaller_ones_alone(texts, references, n):
+    def shared(c, r):
+        return sum(min(c[gram], r[gram]) for gram in c if gram in r)
+
+    return _cider(texts, references, n, shared=shared)
+
+
+@cider.mutant(
+    "In the upper part the greater number was taken, and a word said too often would win: take the "
+    "smaller one, times the reference's. (A fraction upside down, log(df / N), ends there as well: "
+    "all numbers are negative, and the smaller one stands for the more frequent word.)"
+)
+def greater_for_smaller(texts, references, n):
+    def shared(c, r):
+        return sum(max(c[gram], r[gram]) * r[gram] for gram in c if gram in r)
+
+    return _cider(texts, references, n, shared=shared)
+
+
+@cider.mutant("The norms lack their roots: divide by the norms, not by the sums of squares.")
+def norms_without_roots(texts, references, n):
+    return _cider(texts, references, n, norms=lambda c, r: _norms(c, r) ** 2)
+
+
+@cider.mutant(
+    "n-grams of all lengths up to n are counted, as BLEU has them; here n is one length alone."
+)
+def all_lengths_up_to_n(texts, references, n):
+    def grams(text, n):
+        return sum((_grams(text, length) for length in range(1, n + 1)), Counter())
+
+    return _cider(
+        texts,
+        references,
+        n,
+        grams=grams,
+        df=lambda rs, n: Counter(gram for r in rs for gram in set(grams(r, n))),
+    )
+
+
+@cider.mutant(
+    "At the end of a text you counted pieces that are shorter than n. A text has "
+    "len(text) - n + 1 n-grams."
+)
+def short_pieces_counted(texts, references, n):
+    def grams(text, n):
+        return Counter(tuple(text[i : i + n]) for i in range(len(text)))
+
+    return _cider(
+        texts,
+        references,
+        n,
+        grams=grams,
+        df=lambda rs, n: Counter(gram for r in rs for gram in set(grams(r, n))),
+    )
 
 
 @cider.mutant("The norms are missing: long texts would score high.")
