@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,18 @@ def test_a_wall_behind_which_nothing_starts_is_none(monkeypatch):
         "no program starts behind it"
     ]
     assert "cannot be built" in gaps_of(Wall("absent", lambda command, bounds: ["/no/such"]))[0]
+    failing = ["sh", "-c", "echo one >&2; echo mount: no rights >&2; exit 1"]
+    gaps = gaps_of(Wall("failing", lambda command, bounds: failing))
+    assert gaps == ["no program starts behind it (mount: no rights)"]
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_course_that_lies_where_the_wall_puts_its_empty_folder_is_said_to(monkeypatch, name):
+    monkeypatch.setattr(walls.sys, "platform", "linux")
+    monkeypatch.setattr(walls.os, "getuid", lambda: 1000)
+    monkeypatch.setattr(walls, "_shown", lambda: [Path("/usr"), Path("/tmp/course/package")])
+    gaps = gaps_of(Wall(name, WAYS[name]))
+    assert gaps == ["/tmp/course/package lies in /tmp, which is empty behind it: move it elsewhere"]
 
 
 def test_who_asks_for_what_is_not_there_is_told_what_each_wall_lacks(monkeypatch):
