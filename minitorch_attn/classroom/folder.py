@@ -29,6 +29,10 @@ from .wall import Bounds
 OWN = ("released", "submitted", "grades", "feedback")
 
 
+#: GiB, with which NumPy starts and the exercises run.
+LEAST_MEMORY = 0.5
+
+
 class BadClass(ValueError):
     """A class folder that cannot be used; the message says why and how to mend it."""
 
@@ -220,11 +224,14 @@ def _settings(path: Path, content: dict[str, Any]) -> Settings:
         if name not in kinds:
             raise BadClass(f"{path}: there is no setting {name}; there are {', '.join(kinds)}")
         if not isinstance(value, kinds[name]) or isinstance(value, bool):
-            raise BadClass(f"{path}: {name} cannot be {value!r}")
+            kind = _IN_WORDS[kinds[name]]
+            raise BadClass(f"{path}: {name} cannot be {value!r}: it must be {kind}")
         if name != "title" and not 0 <= value < 2**63:
             raise BadClass(f"{path}: {name} must be a number from 0 on, not {value}")
         if name not in ("title", "seed", "cases") and value == 0:
             raise BadClass(f"{path}: {name} must be more than 0")
+        if name == "memory" and value < LEAST_MEMORY:
+            raise BadClass(f"{path}: NumPy needs a memory of {LEAST_MEMORY} or more, not {value}")
     missing = [name for name in ("title", "seed") if name not in content]
     if missing:
         raise BadClass(f"{path} does not say the {' and the '.join(missing)}")
@@ -232,4 +239,5 @@ def _settings(path: Path, content: dict[str, Any]) -> Settings:
 
 
 _FIELDS: Any = fields(Settings)
-_KINDS = {"str": str, "int": int, "float": (int, float)}
+_KINDS: Any = {"str": str, "int": int, "float": (int, float)}
+_IN_WORDS = {str: 'text in quotes, "..."', int: "a whole number", (int, float): "a number"}

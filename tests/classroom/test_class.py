@@ -248,7 +248,10 @@ def test_what_is_no_class_is_said_to_be_none(tmp_path, capsys):
     ("old", "new", "words"),
     [
         ("cases = 20", "casse = 20", "no setting casse"),
-        ("cases = 20", 'cases = "20"', "cases cannot be '20'"),
+        ("cases = 20", 'cases = "20"', "cases cannot be '20': it must be a whole number"),
+        ("cell = 60.0", 'cell = "60"', "cell cannot be '60': it must be a number"),
+        ("title = ", "title = 1 # ", "title cannot be 1: it must be text"),
+        ("memory = 2.0", "memory = 0.05", "NumPy needs a memory of 0.5 or more, not 0.05"),
         ("cases = 20", "cases = -1", "from 0 on"),
         ("cell = 60.0", "cell = 0", "more than 0"),
         ("cases = 20", "cases = ", "cannot be read"),
