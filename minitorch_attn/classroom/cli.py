@@ -120,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
     except (BadClass, BadCluster, BadRoster, Busy, NoWall, ImportError) as error:
         print(f"{error}.".replace("..", "."), file=sys.stderr)
     except OSError as error:
-        print(f"{error.filename or 'A file'}: {error.strerror or error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{place}{error.strerror or error}", file=sys.stderr)
     return 2
 
 

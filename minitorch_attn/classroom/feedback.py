@@ -63,7 +63,7 @@ def feedback_text(graded: Graded, person: Person | None = None, course: str = ""
         ]
         widths = [max(map(len, column)) for column in zip(*table)]
         lines += ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
-    for row in _to_mend(graded):
+    for row in _to_explain(graded):
         lines += ["", _heading(row)]
         # No line that a learner's code wrote begins as those of this text do.
         lines += [f"  | {line}".rstrip() for line in _message(row).split("\n")]
@@ -85,7 +85,7 @@ def feedback_html(graded: Graded, person: Person | None = None, course: str = ""
         If the person is another learner.
     """
     name = _name(graded, person)
-    sections = "".join(map(_section, _to_mend(graded)))
+    sections = "".join(map(_section, _to_explain(graded)))
     return _PAGE.format(
         policy=_POLICY,
         style=_STYLE,
@@ -177,6 +177,11 @@ def _result(row: Row) -> str:
 
 def _to_mend(graded: Graded) -> Iterator[Row]:
     return (row for row in graded.rows if row.verdict != "right")
+
+
+def _to_explain(graded: Graded) -> Iterator[Row]:
+    """What there is more to say of than the summary and the table do."""
+    return (row for row in _to_mend(graded) if row.exercise or row.message != row.cause)
 
 
 def _message(row: Row) -> str:

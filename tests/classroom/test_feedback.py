@@ -126,6 +126,11 @@ def test_a_notebook_that_could_not_be_graded_gets_a_reason_and_no_points():
         assert " of 0" not in text and "hand it in again" in text
 
 
+def test_why_a_notebook_could_not_be_graded_is_said_once():
+    for text in both(graded(Row("n", "", 0, 0, "error", "is cut off", message="is cut off"))):
+        assert text.count("is cut off") == 1
+
+
 def test_without_a_name_on_the_roster_the_folder_stands_for_it():
     for person in (None, Person("ada")):
         assert all("ada" in text for text in both(graded(RIGHT), person))
