@@ -132,7 +132,7 @@ def plot_arms(
         ax.scatter(outcomes, row + np.asarray(spread), color=colour, s=36, alpha=0.75, linewidth=0)
         ax.plot([outcomes.mean()] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=3)
         ax.annotate(
-            f"{outcomes.mean():#.3g}",
+            f"{outcomes.mean():#.3g}".rstrip("."),
             (outcomes.mean(), row - 0.3),
             xytext=(0, 1),
             textcoords="offset points",

@@ -79,6 +79,11 @@ def test_every_seed_of_an_arm_is_a_dot_and_their_mean_a_bar():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["plain", "SE"]
 
 
+def test_a_mean_of_three_digits_before_the_point_has_no_point():
+    (ax,) = plot_arms({"a": [132.0, 134.0], "b": [100.0]}).axes
+    assert [t.get_text() for t in ax.texts] == ["133", "100"]
+
+
 def test_arms_beyond_the_palette_are_refused():
     with pytest.raises(ValueError, match="9 arms cannot be told apart"):
         plot_arms({str(i): [1.0] for i in range(9)})
