@@ -10,9 +10,8 @@ import numpy as np
 
 from .. import functional as F
 from .. import nn
-from ..attention.arguments import as_images
 from ..attention.delf import DELFAttention
-from ..engine import ShapeError, Tensor, no_grad
+from ..engine import ShapeError, Tensor, as_tensor, no_grad
 from ..engine.optional import require
 from ..ops.arguments import integer
 from .resnet import BasicBlock, Bottleneck, resnet50
@@ -65,9 +64,11 @@ class AffineFit(NamedTuple):
     Attributes
     ----------
     matrix : (2, 3) array or None
-        To be multiplied with (x, y, 1); None if no three pairs agree.
+        To be multiplied with (x, y, 1): the least-squares map of the inliers. None if no three
+        pairs fix a map.
     inliers : (K,) array of bool
-        Which pairs it moves to within the tolerance.
+        Which pairs the best trial's map, exact for three of them, moves to within the tolerance.
+        (The matrix, which takes all of them into account, may move some a little further.)
     """
 
     matrix: np.ndarray | None
@@ -214,18 +215,23 @@ class DELF(nn.Module):
         Raises
         ------
         ShapeError
-            If the image has not three axes, or `rank` gives other than one score a place.
+            If the image has not three axes, or is too small for the backbone at one of the scales,
+            or `rank` gives other than one score a place.
         ValueError
-            If there is no scale, one is not positive, or count is no integer of at least 1.
+            If there is no scale, one is not positive and finite, or count is no integer of at
+            least 1.
 
         Notes
         -----
         No feature is left out for lying near a better one, as in the released settings.
         """
         count = integer("DELF.extract", "count", count, least=1)
-        if len(scales) == 0 or not all(scale > 0 for scale in scales):
+        if len(scales) == 0 or not all(0 < scale < math.inf for scale in scales):
             raise ValueError(f"DELF.extract: scales must be positive, one at least, not {scales}")
-        image = as_images(self, np.asarray(image)[None])
+        image = np.asarray(image)
+        if image.ndim != 3:
+            raise ShapeError(f"DELF.extract: needs one image (C_in, H, W), got {image.shape}")
+        image = as_tensor(image[None])
         rank = self.attention.scores if rank is None else rank
         with no_grad():
             levels = [self._level(image, float(scale), rank) for scale in scales]
@@ -245,7 +251,14 @@ class DELF(nn.Module):
         """All features of the image (1, C_in, H, W) at one scale, as they are."""
         H, W = image.shape[2:]
         size = max(1, round(scale * H)), max(1, round(scale * W))
-        features = self.backbone(F.interpolate(image, size=size, mode="bilinear"))
+        resized_image = F.interpolate(image, size=size, mode="bilinear")
+        try:
+            features = self.backbone(resized_image)
+        except ShapeError as error:
+            raise ShapeError(
+                f"DELF.extract: at scale {scale:g}, where the image is {size[0]} x {size[1]}: "
+                f"{error}"
+            ) from error
         _, C, P, Q = features.shape
         scores = rank(features)
         if scores.shape != (1, 1, P, Q):

@@ -255,9 +255,13 @@ def test_extract_tracks_no_gradient_and_keeps_the_mode():
 
 def test_extract_refuses_what_does_not_fit():
     model, image = small_delf(), normal(1, 32, 32)
-    with pytest.raises(mt.ShapeError, match=r"DELF: needs an input \(N, C, H, W\)"):
+    with pytest.raises(mt.ShapeError, match=r"needs one image \(C_in, H, W\), got \(32, 32\)"):
         model.extract(image[0])
-    for scales in ((), (1.0, 0.0), (float("nan"),)):
+    with pytest.raises(
+        mt.ShapeError, match="at scale 0.01, where the image is 1 x 1: .* does not fit"
+    ):
+        model.extract(image, (1.0, 0.01))
+    for scales in ((), (1.0, 0.0), (float("nan"),), (float("inf"),)):
         with pytest.raises(ValueError, match="scales must be positive, one at least"):
             model.extract(image, scales)
     with pytest.raises(ValueError, match="count must be an integer of at least 1, not 0"):
@@ -325,6 +329,14 @@ def test_exact_pairs_give_the_map_by_least_squares():
     fit = fit_affine(source.tolist(), target.tolist(), tolerance=1e-6)
     assert fit.inliers.all()
     np.testing.assert_allclose(fit.matrix, TRUE, atol=1e-8)
+
+
+def test_the_map_is_the_least_squares_map_of_its_inliers():
+    source, target = pairs_with_wrong_ones(40, 20, noise=2)
+    fit = fit_affine(source, target, tolerance=3)
+    with_ones = np.column_stack([source, np.ones(len(source))])[fit.inliers]
+    least_squares = np.linalg.lstsq(with_ones, target[fit.inliers], rcond=None)[0].T
+    np.testing.assert_allclose(fit.matrix, least_squares, atol=1e-8)
 
 
 def test_the_tolerance_is_a_distance_in_pixels():
