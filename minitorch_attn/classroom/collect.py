@@ -263,25 +263,35 @@ def _learner(name: str, id: str, people: Sequence[Person]) -> str:
     The name says who it is if one person alone has it, else name and number together do, and the
     number alone if nobody has the name.
     """
-    named = [one for one in people if name in (one.learner, one.name, *_names_in_canvas(one))]
-    candidates = named if len(named) == 1 else [one for one in named or people if id == one.id]
-    if id or named:
-        if len(candidates) == 1:
-            return candidates[0].learner
+    name = _one_way(name)
+    for person in people:
+        if name == _one_way(person.learner):
+            return person.learner
+    named = [one for one in people if name in map(_one_way, _names(one))]
+    numbered = [one for one in named or people if id and id == one.id]
+    candidates = named if len(named) == 1 else numbered
+    if len(candidates) == 1:
+        return candidates[0].learner
     safe = safe_name(f"{name} {id}" if id else name)
     # Two names that become one when made safe are still two learners.
     return safe if id or safe == name else f"{safe}-{zlib.crc32(name.encode()):08x}"
 
 
-def _names_in_canvas(person: Person) -> list[str]:
-    """``lovelaceada`` for Ada Lovelace; where the surname begins, nobody can know."""
+def _names(person: Person) -> list[str]:
+    """What somebody may be called: in Canvas, which turns names round, ``lovelaceada``, too."""
     words = ["".join(filter(str.isalnum, word)).lower() for word in person.name.split()]
-    return ["".join(words[cut:] + words[:cut]) for cut in range(len(words))]
+    turned = ["".join(words[cut:] + words[:cut]) for cut in range(len(words))]
+    return [person.name, *turned]
+
+
+def _one_way(text: str) -> str:
+    """Text whose accents are written as Unicode's form C has them; a Mac's archives have not."""
+    return unicodedata.normalize("NFC", text)
 
 
 def safe_name(text: str) -> str:
     """A name that can be a folder's on every system: letters, digits, dots, hyphens."""
-    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text))
+    name = re.sub(r"[^\w.-]+", "_", _one_way(text))
     return name.strip("._-")[:80] or "nobody"
 
 

@@ -108,7 +108,8 @@ def read_roster(path: Path) -> list[Person]:
     Raises
     ------
     BadRoster
-        If it cannot be read, has no column `learner`, or has a learner twice.
+        If it cannot be read, has no column `learner`, or has a learner twice or one who cannot be
+        the name of a folder.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -125,6 +126,9 @@ def read_roster(path: Path) -> list[Person]:
         )
     people = [_person(row) for row in table]
     people = [one for one in people if one.learner]
+    for one in people:
+        if one.learner.startswith(".") or set(one.learner) & set("/\\"):
+            raise BadRoster(f"{path}: {one.learner!r} cannot be the name of a learner's folder")
     _refuse_twice(path, [one.learner for one in people])
     return people
 

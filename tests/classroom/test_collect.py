@@ -223,14 +223,17 @@ def test_a_damaged_file_in_an_archive_costs_the_others_nothing(room, tmp_path):
         ("Anna Roth_99_assignsubmission_file_/00_start_here.ipynb", "Anna_Roth_99"),
         ("Anna Roth_22_assignsubmission_file_/00_start_here.ipynb", "Anna_Roth_22"),
         ("lovelaceada_901_77_00_start_here.ipynb", "ada"),
+        ("Zoe\u0308 Roth_44_assignsubmission_file_/00_start_here.ipynb", "zoe"),  # as a Mac writes
         ("someone_22_77_00_start_here.ipynb", "bob"),
+        ("bob/00_start_here.ipynb", "bob"),
+        ("Anna Roth/00_start_here.ipynb", "Anna_Roth-19d46b8c"),
     ],
 )
 def test_the_name_says_who_it_is_and_the_number_where_the_name_does_not(
     room, tmp_path, file, learner
 ):
     roster = "learner,name,id\nbob,Bob,22\nada,Ada Lovelace,11\nanna1,Anna Roth,31\n"
-    (room.root / "roster.csv").write_text(roster + "anna2,Anna Roth,32\n")
+    (room.root / "roster.csv").write_text(roster + "anna2,Anna Roth,32\nzoe,Zo\u00eb Roth,\n")
     assert brought(room, archive(tmp_path / "in.zip", {file: FIRST})) == [("new", learner)]
 
 

@@ -69,6 +69,8 @@ def test_a_roster_is_read_whatever_a_spreadsheet_made_of_it(tmp_path):
         (b"name,id\nAda,1\n", "no column learner"),
         (b"learner\nada\nada\n", "ada twice"),
         (b"learner\n\xff\n", "UTF-8"),
+        (b"learner\nada/bob\n", "'ada/bob' cannot be the name of a learner's folder"),
+        (b"learner\n..\n", "cannot be the name"),
     ],
 )
 def test_a_roster_that_cannot_be_used_is_refused(tmp_path, text, words):
