@@ -46,6 +46,8 @@ check("24.scores", scores)
 #
 # $$d\alpha_n = dy \cdot \hat x_n, \qquad
 # dx_n = \frac{\alpha_n}{|x_n|} \left( dy - \hat x_n\, (\hat x_n \cdot dy) \right)$$
+#
+# For example, one place with the feature (3, 4) and the score 2 gives $y = (1.2, 1.6)$.
 
 
 # %% exercise="attended_sum"
@@ -74,7 +76,8 @@ check("24.attended_sum", attended_sum)
 # `layers` lists the layers of a chain, the first one first, each as `(R, s, p)`: kernel, stride, padding. Give
 # size, stride and start of the receptive field of the last one's places. The start is the pixel in the
 # middle of the first window: one convolution with a kernel of 3 and no padding has `(3, 1, 1.0)`, with a
-# padding of 1 `(3, 1, 0.0)`. No layers: `(1, 1, 0.0)`.
+# padding of 1 `(3, 1, 0.0)`. No layers: `(1, 1, 0.0)`. Two layers, the first with stride 2,
+# `[(3, 2, 1), (3, 1, 0)]`: `(7, 2, 2.0)`.
 
 
 # %% exercise="field_of"
@@ -98,7 +101,9 @@ check("24.field_of", field_of)
 #
 # `a` (M, D) and `b` (K, D) are the descriptors of two pictures, *all of length 1*. For each row of `a` find the
 # row of `b` at the least distance $|a_i - b_j|$, and keep the pair if that distance is at most `most`.
-# Give the pairs as an array (pairs, 2) of whole numbers: row of `a`, row of `b`, in the order of `a`.
+# Give the pairs as an array (pairs, 2) of whole numbers: row of `a`, row of `b`, in the order of `a`. If none
+# is near enough, its shape is (0, 2). Mind that the product of two equal rows can be a little more than 1, for
+# rounding.
 
 
 # %% exercise="match"

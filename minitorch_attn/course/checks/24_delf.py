@@ -127,6 +127,68 @@ def of_length_one(x, W, b, w, c):
     return scores_reference(x / np.linalg.norm(x, axis=1, keepdims=True), W, b, w, c)
 
 
+def _hidden(x, W, b):
+    return np.maximum(x @ W.T + b, 0)
+
+
+@scores.mutant("b was added behind the ReLU; it belongs into it: max(W x + b, 0).")
+def first_bias_too_late(x, W, b, w, c):
+    return _softplus((np.maximum(x @ W.T, 0) + b) @ w + c)
+
+
+@scores.mutant("A ReLU stands before the softplus as well: no score could be below log 2.")
+def relu_before_softplus(x, W, b, w, c):
+    return _softplus(np.maximum(_hidden(x, W, b) @ w + c, 0))
+
+
+@scores.mutant("w is not used: the hidden numbers are added up as they are, each has its weight.")
+def hidden_numbers_added(x, W, b, w, c):
+    return _softplus(_hidden(x, W, b).sum(axis=1) + c)
+
+
+@scores.mutant(
+    "The softplus was taken of each hidden number, and then you added them up: add first, with `@ "
+    "w`; a place has one s."
+)
+def softplus_of_each(x, W, b, w, c):
+    return _softplus(_hidden(x, W, b) * w + c).sum(axis=1)
+
+
+@scores.mutant(
+    "The scores of the picture were divided by their sum. They need not add up to 1: each place is "
+    "judged by itself."
+)
+def divided_by_their_sum(x, W, b, w, c):
+    alpha = scores_reference(x, W, b, w, c)
+    return alpha / alpha.sum()
+
+
+@scores.mutant("That is e^s; softplus is log(1 + e^s), which for large s is nearly s.")
+def exponential(x, W, b, w, c):
+    with np.errstate(over="ignore"):
+        return np.exp(_hidden(x, W, b) @ w + c)
+
+
+@scores.mutant(
+    "You took `np.logaddexp(1, s)`, that is log(e + e^s): it is given logarithms, and log 1 is 0."
+)
+def logarithm_of_e(x, W, b, w, c):
+    return np.logaddexp(1, _hidden(x, W, b) @ w + c)
+
+
+@scores.mutant("Between the two layers stands the logistic function; there it is a ReLU.")
+def logistic_between(x, W, b, w, c):
+    return _softplus(np.exp(-_softplus(-(x @ W.T + b))) @ w + c)
+
+
+@scores.mutant(
+    "s was cut off so that e^s does not overflow: all larger scores become the same. Nothing has "
+    "to be cut off with `np.logaddexp(0, s)`."
+)
+def cut_off(x, W, b, w, c):
+    return np.log(1 + np.exp(np.minimum(_hidden(x, W, b) @ w + c, 700)))
+
+
 # -- attended_sum ---------------------------------------------------------------------------
 
 
@@ -300,6 +362,123 @@ def sum_of_length_one(alpha, x):
     return y_hat, (lambda dy: rules[0](before(dy)), lambda dy: rules[1](before(dy)))
 
 
+def _parts(x):
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return length, x / length
+
+
+@attended_sum.mutant(
+    "The rules stand in the wrong order: that of alpha comes first, as alpha is the first argument."
+)
+def rules_swapped(alpha, x):
+    y, rules = _attended(alpha, x)
+    return y, rules[::-1]
+
+
+@attended_sum.mutant(
+    "`np.linalg.norm(x, axis=1)` has shape (L,), and divides the columns, or fits not at all: "
+    "`keepdims=True` makes it (L, 1), a length beside each row.",
+    raises=True,
+)
+def length_without_its_axis(alpha, x):
+    return _attended(alpha, x, y=alpha @ (x / np.linalg.norm(x, axis=1)))
+
+
+@attended_sum.mutant(
+    "You divided by the square of the length: `(x**2).sum(axis=1)` still needs its root."
+)
+def divided_by_the_square(alpha, x):
+    length, x_hat = _parts(x)
+    return (
+        alpha @ (x_hat / length),
+        (
+            lambda dy: x_hat @ dy / length[:, 0],
+            lambda dy: alpha[:, None] / length**2 * (dy - 2 * x_hat * (x_hat @ dy)[:, None]),
+        ),
+    )
+
+
+@attended_sum.mutant(
+    "You divided by the sum of the sizes of a feature's numbers; its length is the root of the sum "
+    "of their squares."
+)
+def city_block_length(alpha, x):
+    return _attended(alpha, x, y=alpha @ (x / np.abs(x).sum(axis=1, keepdims=True)))
+
+
+@attended_sum.mutant(
+    "The rule of alpha is times alpha; but dalpha_n is what y gains from more of it: dy along "
+    "x_hat, and no alpha."
+)
+def alpha_in_its_own_rule(alpha, x):
+    _, x_hat = _parts(x)
+    return _attended(alpha, x, vjp_alpha=lambda dy: alpha * (x_hat @ dy))
+
+
+@attended_sum.mutant(
+    "The rule of x is alpha dy, that of x_hat: the division by the length follows."
+)
+def division_forgotten_backward(alpha, x):
+    return _attended(alpha, x, vjp_x=lambda dy: alpha[:, None] * dy)
+
+
+@attended_sum.mutant("The rule of x is divided by the square of the length; once is enough.")
+def divided_by_the_square_backward(alpha, x):
+    _, (_, vjp_x) = _attended(alpha, x)
+    return _attended(alpha, x, vjp_x=lambda dy: vjp_x(dy) / _parts(x)[0])
+
+
+@attended_sum.mutant(
+    "In the part to be taken off, x_hat is meant both times; you have x once.",
+)
+def part_with_x_once(alpha, x):
+    length, x_hat = _parts(x)
+    return _attended(
+        alpha, x, vjp_x=lambda dy: alpha[:, None] / length * (dy - x * (x_hat @ dy)[:, None])
+    )
+
+
+@attended_sum.mutant(
+    "The score is missing on the part that you take off: alpha_n / |x_n| stands before the "
+    "brackets."
+)
+def score_on_dy_alone(alpha, x):
+    length, x_hat = _parts(x)
+    return _attended(
+        alpha, x, vjp_x=lambda dy: (alpha[:, None] * dy - x_hat * (x_hat @ dy)[:, None]) / length
+    )
+
+
+@attended_sum.mutant(
+    "The part along the feature is not x_hat * x_hat * dy, number by number: the product "
+    "x_hat . dy is summed first, one number for each place."
+)
+def part_number_by_number(alpha, x):
+    length, x_hat = _parts(x)
+    return _attended(alpha, x, vjp_x=lambda dy: alpha[:, None] / length * (dy - x_hat * x_hat * dy))
+
+
+@attended_sum.mutant(
+    "x_hat . dy is summed over the channels alone; you summed it over the places as well. Each "
+    "place takes off its own part."
+)
+def part_of_all_places(alpha, x):
+    length, x_hat = _parts(x)
+    return _attended(
+        alpha, x, vjp_x=lambda dy: alpha[:, None] / length * (dy - x_hat * (x_hat @ dy).sum())
+    )
+
+
+@attended_sum.mutant(
+    "The part that you take off is made with y. Each place takes off its own: x_hat_n . dy."
+)
+def part_along_the_sum(alpha, x):
+    length, x_hat = _parts(x)
+    return _attended(
+        alpha, x, vjp_x=lambda dy: alpha[:, None] / length * (dy - x_hat * (alpha @ x_hat @ dy))
+    )
+
+
 # -- field_of -------------------------------------------------------------------------------
 
 
@@ -329,7 +508,8 @@ field_of = Exercise(
     cases=[
         Case("no layers", []),
         Case("one convolution", [(3, 1, 0)]),
-        Case("one with stride and padding", [(5, 2, 1)]),
+        Case("a kernel of 2", [(2, 1, 0)]),
+        Case("one with stride and padding", [(5, 3, 1)]),
         Case("a stride, then a window", [(3, 2, 1), (3, 1, 0)]),
         Case("a pool of 2 between two convolutions", [(5, 2, 0), (2, 2, 0), (3, 1, 1)]),
         Case("four layers", [(7, 2, 3), (3, 2, 1), (4, 3, 2), (3, 1, 0)]),
@@ -435,7 +615,8 @@ def left_end(layers):
 
 @field_of.mutant(
     "The padding is in steps of the layer's input, `stride` pixels each: the brackets go around "
-    "(R - 1) / 2 - p."
+    "(R - 1) / 2 - p.",
+    like=["paddings_off_at_the_end"],
 )
 def padding_in_pixels(layers):
     size, stride, start = 1, 1, 0.0
@@ -450,6 +631,143 @@ def padding_in_pixels(layers):
 def begins_at_nothing(layers):
     size, stride, start = field_of_reference(layers)
     return size - 1, stride, start
+
+
+def _each(layers, step, size=1, stride=1, start=0.0):
+    """A loop over the layers; `step` makes of (size, stride, start, *layer) the next three."""
+    for layer in layers:
+        size, stride, start = step(size, stride, start, *layer)
+    return size, stride, start
+
+
+@field_of.mutant(
+    "The size has the new stride, the start the old one: both are in steps from before this "
+    "layer's stride."
+)
+def new_stride_in_the_size(layers):
+    def step(size, stride, start, R, s, p):
+        return size + stride * s * (R - 1), stride * s, start + stride * ((R - 1) / 2 - p)
+
+    return _each(layers, step)
+
+
+@field_of.mutant(
+    "The start has the new stride, the size the old one: both are in steps from before this "
+    "layer's stride."
+)
+def new_stride_in_the_start(layers):
+    def step(size, stride, start, R, s, p):
+        return size + stride * (R - 1), stride * s, start + stride * s * ((R - 1) / 2 - p)
+
+    return _each(layers, step)
+
+
+@field_of.mutant(
+    "You took the layer's own stride s for its steps. Its steps are those of the layers *before* "
+    "it, all multiplied."
+)
+def own_stride_for_the_steps(layers):
+    def step(size, stride, start, R, s, p):
+        return size + s * (R - 1), stride * s, start + s * ((R - 1) / 2 - p)
+
+    return _each(layers, step)
+
+
+@field_of.mutant("The padding moves the first window to the left: it is taken off, not added.")
+def padding_added(layers):
+    return field_of_reference([(R, s, -p) for R, s, p in layers])
+
+
+@field_of.mutant(
+    "The padding is taken off the size. It moves the windows; what each of them spans, zeros "
+    "included, it leaves as it is."
+)
+def padding_off_the_size(layers):
+    def step(size, stride, start, R, s, p):
+        return size + stride * (R - 1 - 2 * p), stride * s, start + stride * ((R - 1) / 2 - p)
+
+    return _each(layers, step)
+
+
+@field_of.mutant("Each layer is (R, s, p): kernel, stride, padding. You read them as (R, p, s).")
+def stride_for_padding(layers):
+    return field_of_reference([(R, p, s) for R, s, p in layers])
+
+
+@field_of.mutant("The start is set anew by each layer; it adds up: `start +=`.")
+def start_not_added_up(layers):
+    def step(size, stride, start, R, s, p):
+        return size + stride * (R - 1), stride * s, stride * ((R - 1) / 2 - p)
+
+    return _each(layers, step)
+
+
+@field_of.mutant("The size is set anew by each layer; it adds up: `size +=`.")
+def size_not_added_up(layers):
+    def step(size, stride, start, R, s, p):
+        return 1 + stride * (R - 1), stride * s, start + stride * ((R - 1) / 2 - p)
+
+    return _each(layers, step)
+
+
+@field_of.mutant("The stride is that of the last layer alone; strides multiply: `stride *=`.")
+def stride_not_multiplied(layers):
+    def step(size, stride, start, R, s, p):
+        return size + stride * (R - 1), s, start + stride * ((R - 1) / 2 - p)
+
+    return _each(layers, step)
+
+
+@field_of.mutant("You multiplied the sizes; each layer adds its R - 1 steps.")
+def sizes_multiplied(layers):
+    def step(size, stride, start, R, s, p):
+        return size * R, stride * s, start + stride * ((R - 1) / 2 - p)
+
+    return _each(layers, step)
+
+
+@field_of.mutant(
+    "The paddings are added up in pixels and taken off at the end. Each is in steps, and a step is "
+    "the stride so far.",
+    like=["padding_in_pixels"],
+)
+def paddings_off_at_the_end(layers):
+    size, stride, _ = field_of_reference(layers)
+    return size, stride, (size - 1) / 2 - sum(p for _, _, p in layers)
+
+
+@field_of.mutant("The order of the answer is size, stride, start; you began with the start.")
+def start_first(layers):
+    size, stride, start = field_of_reference(layers)
+    return start, size, stride
+
+
+@field_of.mutant(
+    "Pixels are counted by their middles, and pixel 0 lies at 0: the start begins at 0.0, not at "
+    "half a pixel."
+)
+def start_at_half_a_pixel(layers):
+    size, stride, start = field_of_reference(layers)
+    return size, stride, start + 0.5
+
+
+@field_of.mutant("You rounded the start; an even kernel has its middle between two pixels.")
+def start_rounded(layers):
+    size, stride, start = field_of_reference(layers)
+    return size, stride, int(start)
+
+
+@field_of.mutant("Pixels are counted from 0: the start begins at 0.0, not at 1.")
+def start_at_one(layers):
+    size, stride, start = field_of_reference(layers)
+    return size, stride, start + 1
+
+
+@field_of.mutant(
+    "Three numbers are asked for, `return size, stride, start`; an array makes all of them floats."
+)
+def an_array(layers):
+    return np.array(field_of_reference(layers))
 
 
 # -- match ----------------------------------------------------------------------------------
@@ -474,6 +792,9 @@ def _descriptors(rng, M, K, D):
     return _unit(a), b, 0.8
 
 
+# Of length 1 but for rounding, and rather longer: the products of equal rows are above 1.
+_SAME = (1 + 1e-15) * np.array([[0.6, 0.8], [0.8, -0.6], [-0.6, -0.8], [-0.8, 0.6]])
+
 match = Exercise(
     "24.match",
     reference=match_reference,
@@ -491,6 +812,19 @@ match = Exercise(
             np.array([[-1.0, 0.0], [0.0, -1.0]]),
             0.8,
         ),
+        Case(
+            "a product of 0.3, one of 0.5, and one of 0.7",
+            np.array([[0.3, 0.91**0.5], [0.5, 0.75**0.5], [0.7, 0.51**0.5]]),
+            np.array([[1.0, 0.0]]),
+            0.8,
+        ),
+        Case(
+            "one as far as is allowed",
+            np.array([[1.0, 0.0], [0.0, 1.0]]),
+            np.array([[-1.0, 0.0]]),
+            2.0,
+        ),
+        Case("the same in both, but for rounding", _SAME, _SAME[::-1], 0.5),
         Case("twelve and nine", *_descriptors(np.random.default_rng(1), 12, 9, 4)),
         Case("six and ten", *_descriptors(np.random.default_rng(5), 6, 10, 3)),
     ],
@@ -498,7 +832,9 @@ match = Exercise(
     hints=[
         "The table of all products is `a @ b.T`, (M, K). What have the distance and the product of "
         "two vectors of length 1 to do with each other?",
-        "|a - b|² = 2 - 2 a·b: the nearest has the greatest product, `argmax(axis=1)`.",
+        "|a - b|² = 2 - 2 a·b: the nearest has the greatest product, `argmax(axis=1)`. Where "
+        "rounding makes the product greater than 1, `np.maximum(2 - 2 * ..., 0)` keeps the root "
+        "real.",
         "`np.flatnonzero(distances <= most)` has the rows of a that are kept; stack it beside "
         "their partners, `axis=1`.",
     ],
@@ -587,6 +923,125 @@ def every_near_pair(a, b, most):
     return np.argwhere(np.linalg.norm(a[:, None] - b, axis=2) <= most)
 
 
+def _table(a, b):
+    return np.linalg.norm(a[:, None] - b, axis=2)
+
+
+@match.mutant("A pair *at most* `most` apart is kept: compare by <=, not by <.")
+def less_than_most(a, b, most):
+    return _pairs(a, b, _distance(a, b) < most)
+
+
+@match.mutant(
+    "Of two rows that are equal, rounding can make the product a little greater than 1. Then "
+    "2 - 2 a·b is negative, its root is nan, and the very best pair is lost: "
+    "`np.maximum(2 - 2 * ..., 0)`."
+)
+def root_of_less_than_nothing(a, b, most):
+    with np.errstate(invalid="ignore"):
+        return _pairs(a, b, np.sqrt(2 - 2 * (a @ b.T).max(axis=1)) <= most)
+
+
+@match.mutant("You kept the pairs that are too far apart, and left out the near ones.")
+def the_far_ones(a, b, most):
+    return _pairs(a, b, _distance(a, b) >= most)
+
+
+@match.mutant("The factor 2 is missing: the distance is the root of 2 - 2 a·b, not of 1 - a·b.")
+def root_without_its_factor(a, b, most):
+    return _pairs(a, b, _distance(a, b) / 2**0.5 <= most)
+
+
+@match.mutant("You compared the angle with `most`; the distance is a little less than the angle.")
+def angle(a, b, most):
+    return _pairs(a, b, np.arccos((a @ b.T).max(axis=1).clip(-1, 1)) <= most)
+
+
+@match.mutant("You added the sizes of the differences; take the Euclidean distance.")
+def city_block_distance(a, b, most):
+    table = np.abs(a[:, None] - b).sum(axis=2)
+    return _pairs(a, b, table.min(axis=1) <= most, table.argmin(axis=1))
+
+
+@match.mutant(
+    "The pairs are sorted by their distance; asked for is the order of the rows of a. `np."
+    "flatnonzero` gives it."
+)
+def sorted_by_distance(a, b, most):
+    near = np.flatnonzero(_distance(a, b) <= most)
+    return match_reference(a, b, most)[np.argsort(_distance(a, b)[near], kind="stable")]
+
+
+@match.mutant(
+    "Each row of b was given away once only. Two rows of a may have the same partner: nothing is "
+    "to be struck off."
+)
+def each_partner_once(a, b, most):
+    pairs = match_reference(a, b, most)
+    return pairs[np.sort(np.unique(pairs[:, 1], return_index=True)[1])]
+
+
+@match.mutant(
+    "`argmin` without an axis counts through the whole table: `axis=1` gives the nearest of each "
+    "row."
+)
+def nearest_of_the_whole_table(a, b, most):
+    nearest = np.full(len(a), _table(a, b).argmin())
+    return _pairs(a, b, _distance(a, b) <= most, nearest)
+
+
+@match.mutant(
+    "You took the first row of b that is near enough (`argmax` of a table of bool finds the first "
+    "True); asked for is the nearest."
+)
+def first_that_is_near(a, b, most):
+    return _pairs(a, b, _distance(a, b) <= most, (_table(a, b) <= most).argmax(axis=1))
+
+
+@match.mutant(
+    "You compared with the second nearest: the ratio of both distances is another good test, not "
+    "the one asked for here."
+)
+def ratio_to_the_second(a, b, most):
+    table = np.sort(_table(a, b), axis=1)
+    second = table[:, 1] if table.shape[1] > 1 else np.inf
+    return _pairs(a, b, table[:, 0] <= most * second)
+
+
+@match.mutant(
+    "Rows without a partner have a row of their own in your answer, with -1. They are left out."
+)
+def minus_one_for_none(a, b, most):
+    nearest = np.where(_distance(a, b) <= most, (a @ b.T).argmax(axis=1), -1)
+    return np.stack([np.arange(len(a)), nearest], axis=1)
+
+
+@match.mutant(
+    "These are the partners alone. A pair has two numbers: `np.stack([near, nearest[near]], "
+    "axis=1)`."
+)
+def partners_alone(a, b, most):
+    return match_reference(a, b, most)[:, 1]
+
+
+@match.mutant(
+    "That is the table that says which rows are near; asked for are the numbers of the pairs, of "
+    "each row of a its nearest."
+)
+def table_of_the_near(a, b, most):
+    return _table(a, b) <= most
+
+
+@match.mutant(
+    "You took the size of the product: vectors that point against each other are far apart, not "
+    "near."
+)
+def size_of_the_product(a, b, most):
+    products = np.abs(a @ b.T)
+    distances = np.sqrt(np.maximum(2 - 2 * products.max(axis=1), 0))
+    return _pairs(a, b, distances <= most, products.argmax(axis=1))
+
+
 # -- best_inliers ---------------------------------------------------------------------------
 
 
@@ -638,6 +1093,9 @@ EIGHT = np.array([(0.0, 0), (9, 0), (0, 9), (9, 9), (20, 10), (30, 12), (22, 25)
 
 ON_A_LINE = np.array([(0.0, 0), (2, 1), (4, 2), (6, 3), (8, 4), (20, -10), (5, 20), (-10, 5)])
 
+# The first three: a triangle of area 2e-8.
+NEARLY = np.array([(0.0, 0), (4, 0), (8, 1e-8), (3, 20), (12, 30), (20, 5), (8, 8), (-9, 2)])
+
 best_inliers = Exercise(
     "24.best_inliers",
     reference=best_inliers_reference,
@@ -652,7 +1110,7 @@ best_inliers = Exercise(
         Case(
             "some near, some not",
             EIGHT,
-            EIGHT + np.array([(0, 0)] * 3 + [(2, 1), (1.6, 0), (2, 2), (-1, 2), (9, 9)]),
+            EIGHT + np.array([(0, 0)] * 3 + [(2, 1), (1.6, 0), (2, 2), (0, 3), (9, 9)]),
             np.array([(0, 1, 2)]),
             2.5,
         ),
@@ -675,6 +1133,20 @@ best_inliers = Exercise(
             ON_A_LINE,
             ON_A_LINE + np.array([(0.0, 0.0)] * 5 + [(7.0, 1.0), (0.0, 0.0), (-8.0, 5.0)]),
             np.array([(0, 2, 4), (5, 6, 7), (0, 5, 7)]),
+            1.0,
+        ),
+        Case(
+            "the best trial goes round the other way",
+            EIGHT,
+            EIGHT + np.array([(0.0, 0.0)] * 5 + [(9.0, 4.0), (-4.0, 9.0), (6.0, -8.0)]),
+            np.array([(5, 6, 7), (0, 2, 1)]),
+            1.0,
+        ),
+        Case(
+            "the first trial has its places nearly on a line",
+            NEARLY,
+            NEARLY + np.array([(0.0, 0.0)] * 6 + [(5.0, 3.0)] * 2),
+            np.array([(0, 1, 2), (0, 6, 7), (2, 6, 7)]),
             1.0,
         ),
         Case("eight right of twelve", *_views(np.random.default_rng(0), 8, 4, 12)),
@@ -709,7 +1181,10 @@ def city_blocks(source, target, triples, tolerance):
     return _ransac(source, target, triples, tolerance, distance=lambda off: np.abs(off).sum(axis=1))
 
 
-@best_inliers.mutant("The last trial counts in your answer, not the best one.")
+@best_inliers.mutant(
+    "The last trial counts in your answer, not the best one. Did later trials write into the array "
+    "that you kept? `best = inliers` gives it another name; only a new array is another array."
+)
 def last_trial(source, target, triples, tolerance):
     return _ransac(source, target, triples, tolerance, better=lambda new, old: True)
 
@@ -789,6 +1264,143 @@ def fitted_once_more(source, target, triples, tolerance):
     with_ones = np.column_stack([source, np.ones(len(source))])
     A = np.linalg.lstsq(with_ones[best], target[best], rcond=None)[0]
     return np.linalg.norm(with_ones @ A - target, axis=1) <= tolerance
+
+
+def _trials(source, target, triples, tolerance, *, change=lambda inliers, three: inliers):
+    """The inliers of each good trial, one after the other."""
+    with_ones = np.column_stack([source, np.ones(len(source))])
+    for three in triples:
+        if abs(np.linalg.det(with_ones[three])) >= 1e-6:
+            A = np.linalg.solve(with_ones[three], target[three])
+            off = np.linalg.norm(with_ones @ A - target, axis=1)
+            yield change(off <= tolerance, three)
+
+
+@best_inliers.mutant(
+    "The sign of the determinant says which way round the three places go; you passed over all "
+    "that go one way. Take its size: `abs(np.linalg.det(...))`."
+)
+def sign_of_the_determinant(source, target, triples, tolerance):
+    best = np.zeros(len(source), dtype=bool)
+    with_ones = np.column_stack([source, np.ones(len(source))])
+    for three in triples:
+        if np.linalg.det(with_ones[three]) >= 1e-6:
+            A = np.linalg.solve(with_ones[three], target[three])
+            inliers = np.linalg.norm(with_ones @ A - target, axis=1) <= tolerance
+            best = inliers if inliers.sum() > best.sum() else best
+    return best
+
+
+@best_inliers.mutant(
+    "Three places *nearly* on a line were not passed over. The determinant is then tiny, but not "
+    "0, and `np.linalg.solve` raises nothing: compare its size with 1e-6."
+)
+def only_exactly_on_a_line(source, target, triples, tolerance):
+    best = np.zeros(len(source), dtype=bool)
+    with_ones = np.column_stack([source, np.ones(len(source))])
+    for three in triples:
+        if abs(np.linalg.det(with_ones[three])) > 1e-9:
+            A = np.linalg.solve(with_ones[three], target[three])
+            inliers = np.linalg.norm(with_ones @ A - target, axis=1) <= tolerance
+            best = inliers if inliers.sum() > best.sum() else best
+    return best
+
+
+@best_inliers.mutant(
+    "You stopped at the first trial on a line (`break`); pass over it and go on (`continue`)."
+)
+def stops_at_a_line(source, target, triples, tolerance):
+    with_ones = np.column_stack([source, np.ones(len(source))])
+    on_a_line = [abs(np.linalg.det(with_ones[three])) < 1e-6 for three in triples] + [True]
+    tried = _trials(source, target, triples[: on_a_line.index(True)], tolerance)
+    return max(tried, key=np.sum, default=np.zeros(len(source), dtype=bool))
+
+
+@best_inliers.mutant("You gave the inliers of the first good trial; the others were not tried.")
+def first_trial(source, target, triples, tolerance):
+    return next(_trials(source, target, triples, tolerance))
+
+
+@best_inliers.mutant(
+    "You collected the inliers of all trials; asked for are those of the best one alone."
+)
+def inliers_of_any_trial(source, target, triples, tolerance):
+    return np.any(list(_trials(source, target, triples, tolerance)), axis=0)
+
+
+@best_inliers.mutant(
+    "The three pairs of the trial count, too: the map moves them rightly, so they are inliers."
+)
+def the_three_left_out(source, target, triples, tolerance):
+    def without(inliers, three):
+        return inliers & ~np.isin(np.arange(len(inliers)), three)
+
+    tried = list(_trials(source, target, triples, tolerance, change=without))
+    return max(tried, key=np.sum)
+
+
+@best_inliers.mutant("You looked at x alone; a place has two coordinates.")
+def x_alone(source, target, triples, tolerance):
+    return _ransac(source, target, triples, tolerance, distance=lambda off: np.abs(off[:, 0]))
+
+
+@best_inliers.mutant(
+    "You took the root of the *mean* of both squares; the distance has their sum. "
+    "(`np.linalg.norm` along axis 1 does it.)"
+)
+def mean_of_the_squares(source, target, triples, tolerance):
+    def distance(off):
+        return np.sqrt((off**2).mean(axis=1))
+
+    return _ransac(source, target, triples, tolerance, distance=distance)
+
+
+@best_inliers.mutant(
+    "No pair is near enough in your answer. `np.linalg.norm` without an axis is one number for all "
+    "pairs; `axis=1` gives each its distance. Or is the map a wrong one, x' and y' swapped?"
+)
+def one_distance_for_all(source, target, triples, tolerance):
+    def distance(off):
+        return np.full(len(off), np.linalg.norm(off))
+
+    return _ransac(source, target, triples, tolerance, distance=distance)
+
+
+@best_inliers.mutant(
+    "You took the norm along axis 0, over the pairs. Along axis 1, over x and y, it gives each "
+    "pair its distance."
+)
+def norm_over_the_pairs(source, target, triples, tolerance):
+    return _ransac(
+        source, target, triples, tolerance, distance=lambda off: np.linalg.norm(off, axis=0)
+    )
+
+
+@best_inliers.mutant(
+    "These are the numbers of the inliers; asked for is an array of bool, one for each pair."
+)
+def numbers_of_the_inliers(source, target, triples, tolerance):
+    return np.flatnonzero(best_inliers_reference(source, target, triples, tolerance))
+
+
+@best_inliers.mutant("That is how many inliers the best trial has; asked for is which they are.")
+def their_count(source, target, triples, tolerance):
+    return best_inliers_reference(source, target, triples, tolerance).sum()
+
+
+@best_inliers.mutant(
+    "The map is transposed. With places as rows, `with_ones @ A` needs A as `np.linalg.solve` "
+    "gives it, (3, 2): one column for x', one for y'."
+)
+def inverse_transposed(source, target, triples, tolerance):
+    best = np.zeros(len(source), dtype=bool)
+    with_ones = np.column_stack([source, np.ones(len(source))])
+    for three in triples:
+        if abs(np.linalg.det(with_ones[three])) >= 1e-6:
+            A = np.linalg.solve(with_ones[three].T, target[three])
+            inliers = np.linalg.norm(with_ones @ A - target, axis=1) <= tolerance
+            best = inliers if inliers.sum() > best.sum() else best
+    return best
 
 
 # -- DELFAttention --------------------------------------------------------------------------
@@ -927,8 +1539,8 @@ class a_score_for_each_channel(DELFAttentionReference):
 
 
 @DELFAttention.mutant(
-    "You divided the weighed features by their lengths: that takes the scores out again. First "
-    "divide, then weigh."
+    "The scores are not in the sum. Were they left out? Or did you divide the weighed features by "
+    "their lengths: that takes the scores out again. First divide, then weigh."
 )
 class weighed_then_divided(DELFAttentionReference):
     def forward(self, x):
@@ -941,3 +1553,129 @@ class weighed_then_divided(DELFAttentionReference):
 class sum_divided(DELFAttentionReference):
     def forward(self, x):
         return F.normalize(super().forward(x), dim=1)
+
+
+@DELFAttention.mutant("The scores are added to the features; they are to be multiplied.")
+class scores_added(DELFAttentionReference):
+    def forward(self, x):
+        return (self.scores(x) + self.features(x)).sum(dim=(2, 3))
+
+
+@DELFAttention.mutant(
+    "The features were added once more, without scores: y is the weighed sum alone."
+)
+class features_added_once_more(DELFAttentionReference):
+    def forward(self, x):
+        return ((1 + self.scores(x)) * self.features(x)).sum(dim=(2, 3))
+
+
+@DELFAttention.mutant(
+    "These are the scores. `forward` gives the sums (N, C): the scores times the features of "
+    "length 1, added up over the places."
+)
+class scores_alone(DELFAttentionReference):
+    def forward(self, x):
+        return self.scores(x)
+
+
+@DELFAttention.mutant(
+    "The weighed features are not added up: `.sum(dim=(2, 3))` leaves (N, C) of them."
+)
+class not_added_up(DELFAttentionReference):
+    def forward(self, x):
+        return self.scores(x) * self.features(x)
+
+
+@DELFAttention.mutant("You added up the channels; the sum goes over the places, dim=(2, 3).")
+class channels_added_up(DELFAttentionReference):
+    def forward(self, x):
+        return (self.scores(x) * self.features(x)).sum(dim=1)
+
+
+@DELFAttention.mutant("You added up along the rows only; the places are two axes, dim=(2, 3).")
+class rows_alone_added_up(DELFAttentionReference):
+    def forward(self, x):
+        return (self.scores(x) * self.features(x)).sum(dim=3)
+
+
+@DELFAttention.mutant(
+    "No gradient goes from the scores to the features (`detach`). The module does not fix them: "
+    "`begin_stage(2)` of the whole network does."
+)
+class scores_of_detached_features(DELFAttentionReference):
+    def scores(self, x):
+        return super().scores(x.detach())
+
+
+@DELFAttention.mutant(
+    "The features in the sum were detached: they have a gradient of it, too, unless someone "
+    "outside fixes them."
+)
+class detached_in_the_sum(DELFAttentionReference):
+    def features(self, x):
+        return F.normalize(x.detach(), dim=1)
+
+
+@DELFAttention.mutant(
+    "The length was detached, as if it were a constant; it depends on x, and its gradient takes "
+    "off the part along the feature."
+)
+class length_detached(DELFAttentionReference):
+    def features(self, x):
+        return x / ((x**2).sum(dim=1, keepdim=True) ** 0.5).detach()
+
+
+@DELFAttention.mutant(
+    "`F.normalize(x, dim=2)` divides each column of a channel: it mixes places. The numbers of one "
+    "place are axis 1."
+)
+class normalised_along_a_column(DELFAttentionReference):
+    def features(self, x):
+        return F.normalize(x, dim=2)
+
+
+@DELFAttention.mutant(
+    "You divided each channel by its length over all places; a feature is the channels of one "
+    "place, dim=1."
+)
+class normalised_over_the_places(DELFAttentionReference):
+    def features(self, x):
+        return x / ((x**2).sum(dim=(2, 3), keepdim=True) ** 0.5)
+
+
+@DELFAttention.mutant("A softplus stands between the convolutions as well; there it is a ReLU.")
+class softplus_between(DELFAttentionReference):
+    def scores(self, x):
+        return self.score(self.conv2(self.score(self.conv1(x))))
+
+
+@DELFAttention.mutant("A ReLU stands before the softplus as well: no score could be below log 2.")
+class relu_before_the_softplus(DELFAttentionReference):
+    def scores(self, x):
+        return self.score(F.relu(self.conv2(F.relu(self.conv1(x)))))
+
+
+@DELFAttention.mutant(
+    "The ReLU was applied to x as well; it stands between the convolutions alone."
+)
+class relu_before_the_first(DELFAttentionReference):
+    def scores(self, x):
+        return super().scores(F.relu(x))
+
+
+@DELFAttention.mutant(
+    "conv1 has a kernel of 3: the score would see a place's neighbours. With 1 it judges a place "
+    "by its feature alone."
+)
+class kernels_of_three(DELFAttentionReference):
+    def __init__(self, channels, hidden):
+        super().__init__(channels, hidden)
+        self.conv1 = nn.Conv2d(channels, hidden, 3, padding=1)
+
+
+@DELFAttention.mutant("`hidden` is not used: conv1 leads to `hidden` channels, conv2 starts there.")
+class hidden_unused(DELFAttentionReference):
+    def __init__(self, channels, hidden):
+        super().__init__(channels, hidden)
+        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.conv2 = nn.Conv2d(channels, 1, 1)
