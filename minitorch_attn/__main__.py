@@ -3,7 +3,7 @@
 import argparse
 import importlib
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 COMMANDS = {
     "train": ("minitorch_attn.training_cli", "train a model on a data set"),
@@ -27,9 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Attention for vision, built from scratch in NumPy.",
         epilog="python -m minitorch_attn COMMAND --help tells more of a command.",
     )
-    parser.add_argument(
-        "--version", action="version", version=f"minitorch_attn {version('minitorch-attn')}"
-    )
+    parser.add_argument("--version", action="version", version=f"minitorch_attn {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
@@ -42,6 +40,13 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except KeyboardInterrupt:
         return 130
+
+
+def _version() -> str:
+    try:
+        return version("minitorch-attn")
+    except PackageNotFoundError:
+        return "of a checkout that is not installed"
 
 
 if __name__ == "__main__":

@@ -278,6 +278,18 @@ def test_version_is_the_one_of_pyproject():
     assert run_module("--version").stdout.strip() == f"minitorch_attn {PROJECT['version']}"
 
 
+def test_the_commands_are_there_in_a_checkout_that_is_not_installed():
+    code = (
+        "import importlib.metadata as facts, sys\n"
+        "def version(name): raise facts.PackageNotFoundError(name)\n"
+        "facts.version = version\n"
+        "from minitorch_attn.__main__ import main\n"
+        "main(sys.argv[1:])"
+    )
+    told = run_module("--version", code=code)
+    assert told.stdout == "minitorch_attn of a checkout that is not installed\n", told.stderr
+
+
 def test_unknown_command_is_told():
     told = run_module("tarin")
     assert told.returncode == 2 and "invalid choice: 'tarin'" in told.stderr
