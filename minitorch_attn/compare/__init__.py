@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 ROUNDS = 15
+FIGURES = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rounds",
-        type=int,
+        type=_count_or_0,
         default=ROUNDS,
         metavar="N",
         help="how often each row is timed; 0 keeps the times that the file has "
@@ -107,11 +108,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _count(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+def _count(text: str, least: int = 1) -> int:
+    number = int(text) if text.isdecimal() else -1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text}")
     return number
+
+
+def _count_or_0(text: str) -> int:
+    return _count(text, least=0)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -126,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         require("matplotlib", extra="course", purpose="draw the figure")
         require("sklearn", extra="course", purpose="read the digits")
+        _check_places(args.json, figure_file)
         names = _chosen(args.only)
         settings = replace(Settings(), epochs=args.epochs, images=args.images)
         comparison = _begun(args, settings)
@@ -139,6 +145,15 @@ def run(args: argparse.Namespace) -> int:
         return 2
     print(f"written: {args.json} and {figure_file}")
     return 0
+
+
+def _check_places(json_file: Path, figure_file: Path) -> None:
+    """Say before the trainings what would go wrong behind them."""
+    if figure_file.suffix not in FIGURES:
+        raise ValueError(f"--figure {figure_file}: its name must end with one of {FIGURES}")
+    for folder in (json_file.parent, figure_file.parent):
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}: make it, or name another")
 
 
 def _chosen(only: list[str]) -> list[str]:

@@ -71,7 +71,7 @@ class Comparison:
     rows : dict of str to Row
         In the order of `ROWS`.
     about : dict
-        Versions, machine and date; the baseline's step in seconds as "baseline_step".
+        Versions, machine and date; the baseline's step in milliseconds as "baseline_step_ms".
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -119,13 +119,24 @@ def load(path: Path = STORED) -> Comparison:
     ------
     FileNotFoundError
         If there is no such file.
+    ValueError
+        If it holds something else.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no comparison {path}: `python -m minitorch_attn compare --json {path}` "
             "makes one"
         )
-    report = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return _from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no comparison that `python -m minitorch_attn compare` wrote "
+            f"({type(error).__name__}: {error}): name another file"
+        ) from error
+
+
+def _from_json(report: dict[str, Any]) -> Comparison:
     comparison = Comparison(Settings(**report["settings"]), about=report["about"])
     for saved in report["rows"]:
         if saved["name"] in ROWS:

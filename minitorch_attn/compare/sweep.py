@@ -56,7 +56,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a row costs; all but the time is the same on every run.
+    """What a row costs; parameters and multiply-adds exactly, memory nearly the same on every run.
 
     Attributes
     ----------

@@ -74,6 +74,28 @@ def test_without_rounds_the_times_of_before_stay(tmp_path, here):
     assert rows(tmp_path)["SimAM"]["costs"]["time"] == before["time"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--figure", "found.txt"], "must end with"),
+        (["--figure", "nowhere/found.png"], "no folder nowhere"),
+        (["--json", "nowhere/found.json"], "no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_trainings(
+    tmp_path, here, capsys, monkeypatch, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    assert compare(tmp_path, "--only", "simam", *arguments) == 2
+    assert words in capsys.readouterr().err and here == []
+
+
+def test_rounds_are_not_negative(tmp_path, here, capsys):
+    with pytest.raises(SystemExit):
+        compare(tmp_path, "--rounds", "-1")
+    assert "at least 0" in capsys.readouterr().err
+
+
 def test_a_file_of_other_settings_is_not_mixed_up(tmp_path, here, capsys):
     compare(tmp_path, "--only", "simam")
     before = rows(tmp_path)

@@ -60,6 +60,14 @@ def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
         load(tmp_path / "none.json")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"settings": {"x": 1}, "about": {}}'])
+def test_a_file_of_something_else_is_named(tmp_path, text):
+    file = tmp_path / "other.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json is no comparison"):
+        load(file)
+
+
 def test_missing_trainings_come_seed_by_seed():
     assert comparison().missing(["nothing", "VGG", "CBAM"], 2) == [
         ("CBAM", 0),
