@@ -112,7 +112,7 @@ viz.show_attention(
 # **The pitfall.** A softmax looks at differences. Let all channels answer to a place about alike. Then the
 # difference of two sums grows as $C$, and the ratio of their weights as its exponential: with $C = 64$ and
 # a mean that is larger by 0.1, the sum is larger by 6.4, the weight by a factor of 600. The mean has no such
-# growth, but with few and small differences its softmax is nearly flat. L1 has neither trouble: a place
+# growth, but where its differences are small its softmax is nearly flat. L1 has neither trouble: a place
 # that is twice as active gets twice the weight, whatever $C$ is.
 
 # %% [markdown]
@@ -127,7 +127,9 @@ viz.show_attention(
 # and the direct path to $x$ is $M_{ij}\, dy_{cij}$.
 #
 # **The weights.** For the softmax the rule of lesson 03; for L1 write $S = \sum_{hw} s_{hw}$ and use the
-# quotient rule, $\partial M_{hw} / \partial s_{ij} = (\mathbb{1}[hw = ij] - M_{hw}) / S$:
+# quotient rule, $\partial M_{hw} / \partial s_{ij} = (\mathbb{1}[hw = ij] - M_{hw}) / S$, where
+# $\mathbb{1}[hw = ij]$ is 1 for the place itself and 0 for the others. $s_{ij}$ reaches all weights, so by the
+# chain rule $ds_{ij} = \sum_{hw} dM_{hw}\, \partial M_{hw} / \partial s_{ij}$:
 #
 # $$\text{softmax:}\quad ds_{ij} = M_{ij} \Bigl(dM_{ij} - \sum_{hw} M_{hw}\, dM_{hw}\Bigr), \qquad
 # \text{L1:}\quad ds_{ij} = \frac{1}{S} \Bigl(dM_{ij} - \sum_{hw} M_{hw}\, dM_{hw}\Bigr)$$
@@ -174,11 +176,11 @@ viz.show_attention(
 #
 # The queries are pictures by one camera. For each, the gallery is sorted by distance, and the pictures of
 # *its identity by its own camera* are left out: to find the next frame of the same film would prove nothing.
-# (They are the junk of lesson 22.) Let the matches that are left stand at the places
-# $r_1 < r_2 < \dots < r_P$ = 1, 2, ...
+# (They are the junk of lesson 22.) Count the places of what is left from 1, and let the $n$ matches of a query
+# stand at the places $r_1 < r_2 < \dots < r_n$. Down to the $j$-th match, $j$ of $r_j$ pictures are right:
 #
 # $$\mathrm{CMC}(k) = \text{share of queries with } r_1 \le k, \qquad
-# AP = \frac{1}{P} \sum_{j=1}^{P} \frac{j}{r_j}$$
+# AP = \frac{1}{n} \sum_{j=1}^{n} \frac{j}{r_j}$$
 #
 # $\mathrm{CMC}(1)$ is called *rank 1*. mAP is the mean of $AP$ over the queries.
 
@@ -627,6 +629,8 @@ for arm in REPEATABLE:
     ranks = 100 * np.mean([o.cmc for o in outcome[arm]], axis=0)
     values = "  ".join(f"{value:.1f}" for value in mAP[arm])
     print(f"{arm:16}  mAP {values} %   rank 1 {ranks[0]:.0f} %, rank 10 {ranks[9]:.0f} %")
+by_lot = recognised(np.random.default_rng(0).normal(size=(len(x_test), 32)))
+print(f"descriptors by lot: mAP {100 * by_lot.mean_average_precision:.0f} %")
 
 # %%
 gap, of_sum, of_mean, l1 = np.array(list(mAP.values()))  # by seed
@@ -651,7 +655,8 @@ figure
 #
 # The gentle maps are ahead again. On every seed they find an unseen identity better than the plain average
 # does, and better than the paper's formula; their mean mAP is more than a quarter higher than the average's.
-# The task stays hard: of 400 pictures two are right, and one writer's seven looks much like another's.
+# The task stays hard: of 400 pictures two are right (descriptors by lot have an mAP of 2 %), and one writer's
+# seven looks much like another's.
 #
 # What this does not show: that the layer would help a large network that has seen a million pictures. Ours
 # has little time and little room, and the average over all places dilutes what it has with clutter.
@@ -690,9 +695,10 @@ viz.plot_arms(by_loss, label="mAP, %")
 # them, also behind no training of identities at all.*
 #
 # Most of what these descriptors can do they had learned before, when no identity was spoken of. What the
-# triplet loss adds is small; it speaks of distances, which is what the search uses. The identity loss first
-# has to learn a layer with 100 outputs, and in 30 batches what that layer sends back does harm. With long
-# training both losses together are the common choice; the paper trains on cross-entropies alone.
+# triplet loss adds is small; it speaks of distances, which is what the search uses. Why does the identity loss
+# do harm? A likely reason: it first has to learn a layer with 100 outputs, and for most of the 30 batches what
+# that layer sends back is of little worth. With long training both losses together are the common choice; the
+# paper trains on cross-entropies alone.
 
 # %% [markdown]
 # ### Leave out the own camera
@@ -804,8 +810,8 @@ for name, layer in {
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Those of the softmax, which become sharper. L1 divides the factor out again. So a network behind a softmax
-# can choose, by the size of its features, how sharp its map is; one behind L1 cannot.
+# Those of the softmax, which become sharper. L1 divides the factor out again. So a network that feeds a
+# softmax can choose, by the size of its features, how sharp its map is; one that feeds L1 cannot.
 #
 # </details>
 #
@@ -824,8 +830,8 @@ assert absolute.max() < 1
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Positive and negative sums nearly cancel, so that one divides by a small number of either sign. Half of the
-# weights are negative, and in some images they are larger than 1. Divided by the sum of absolute values, as
+# Positive and negative sums nearly cancel, so that one divides by a small number of either sign. Nearly half of
+# the weights are negative, and in some images they are larger than 1. Divided by the sum of absolute values, as
 # in the library, none is beyond 1; but a negative weight still is no share. These two norms are for features
 # behind a ReLU.
 #

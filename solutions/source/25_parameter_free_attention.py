@@ -47,7 +47,7 @@ check("25.spatial_weights", spatial_weights)
 #
 # $$y_{cij} = M_{ij}\, x_{cij}$$
 #
-# Write it in primitive form: `return y, vjp_x`.
+# Write it in primitive form: `return y, vjp_x`. (As before, the sums can be large.)
 
 
 # %% exercise="parameter_free"
@@ -91,16 +91,16 @@ def triplet_loss(a, b, c, margin):
     far = np.sqrt(((a - c) ** 2).sum(axis=1, keepdims=True))
     losses = np.maximum(near - far + margin, 0)
     share = (losses > 0) / len(a)
-    u, v = (a - b) / near, (a - c) / far
+    u, w = (a - b) / near, (a - c) / far
 
     def vjp_a(dy):
-        return dy * share * (u - v)
+        return dy * share * (u - w)
 
     def vjp_b(dy):
         return -dy * share * u
 
     def vjp_c(dy):
-        return dy * share * v
+        return dy * share * w
 
     return losses.mean(), (vjp_a, vjp_b, vjp_c)
     ### END SOLUTION
@@ -141,7 +141,11 @@ check("25.hardest", hardest)
 # identities, `q_camera` and `g_camera` the cameras. For each query sort the gallery from near to far, leave
 # out the pictures of its identity *by its own camera*, and find the place of the first match. `cmc[k]` is the
 # share of queries whose first match stands among the first k + 1 places. Queries that have no match are left
-# out. Give the first `ranks` numbers of the curve.
+# out. Give the first `ranks` numbers of the curve; where fewer pictures than that are left, its end goes on.
+#
+# For example, a query of identity 7 by camera 0 has the distances `[0.1, 0.2, 0.3, 0.4]` from pictures of the
+# identities 7, 8, 7, 8 by the cameras 0, 0, 1, 1. The first picture is left out, the second is no match, the
+# third is: the curve of this query is 0, 1, 1 for `ranks=3`.
 
 
 # %% exercise="cmc"

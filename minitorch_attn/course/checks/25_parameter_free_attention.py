@@ -308,6 +308,24 @@ def less_the_smallest(x, squeeze="sum", norm="softmax"):
         return _weights(e, "l1")
 
 
+@spatial_weights.mutant(
+    "Each image is divided by the sum of the whole batch; each has its own sum, `axis=(1, 2)`."
+)
+def sum_of_the_batch(x, squeeze="sum", norm="softmax"):
+    s = getattr(x, squeeze)(axis=1)
+    e = np.exp(s - s.max(axis=(1, 2), keepdims=True)) if norm == "softmax" else s
+    return e / e.sum()
+
+
+@spatial_weights.mutant(
+    "You divided by the sum before the softmax, which makes it nearly flat. A softmax takes "
+    "the squeezed channels as they are."
+)
+def softmax_of_shares(x, squeeze="sum", norm="softmax"):
+    M = spatial_weights_reference(x, squeeze, "l1")
+    return _softmax(M) if norm == "softmax" else M
+
+
 # -- parameter_free -------------------------------------------------------------------------
 
 
@@ -337,6 +355,10 @@ parameter_free = Exercise(
         Case("two channels, two places", TWO_PLACES),
         Case("one image", _normal(np.random.default_rng(3), 1, 2, 2, 2)),
         Case("two images of three channels", _normal(np.random.default_rng(4), 2, 3, 2, 3)),
+        Case(
+            "a loud image, whose exponentials overflow",
+            400 + _normal(np.random.default_rng(11), 1, 2, 2, 2),
+        ),
     ],
     more=lambda rng: Case("any shape", _normal(rng, *rng.integers(2, 4, size=4))),
     hints=[
@@ -531,7 +553,7 @@ def x_dy_for_M_dy(x):
     "added it up over them."
 )
 def M_dy_summed(x):
-    return _layer(x, lambda dy, x, M: (M * dy).sum(axis=1, keepdims=True) + _ds(dy, x, M) + 0 * x)
+    return _layer(x, lambda dy, x, M: (M * dy).sum(axis=1, keepdims=True) + _ds(dy, x, M))
 
 
 @parameter_free.mutant("Each channel gets ds once; you multiplied it by their number.")
@@ -612,6 +634,62 @@ def times_places(x):
     places = x.shape[2] * x.shape[3]
     y, vjp_x = parameter_free_reference(x)
     return places * y, lambda dy: places * vjp_x(dy)
+
+
+@parameter_free.mutant(
+    "exp overflows for large sums, and infinity divided by infinity is nan. Subtract the "
+    "greatest of each image before: the softmax does not change."
+)
+def overflows_in_the_layer(x):
+    with np.errstate(all="ignore"):
+        e = np.exp(x.sum(axis=1, keepdims=True))
+        M = e / e.sum(axis=(2, 3), keepdims=True)
+    return M * x, lambda dy: M * dy + _ds(dy, x, M)
+
+
+@parameter_free.mutant(
+    "ds = M (dM - sum of M dM): the M in front stands before the whole bracket, also before "
+    "the sum."
+)
+def bracket_forgotten(x):
+    def back(dy, x, M):
+        M_dM = M * (dy * x).sum(axis=1, keepdims=True)
+        return M * dy + M_dM - M_dM.sum(axis=(2, 3), keepdims=True)
+
+    return _layer(x, back)
+
+
+@parameter_free.mutant(
+    "In the slope of the softmax the sum is subtracted, dM - sum of M dM; you added it."
+)
+def sum_added(x):
+    def back(dy, x, M):
+        dM = (dy * x).sum(axis=1, keepdims=True)
+        return M * dy + M * (dM + (M * dM).sum(axis=(2, 3), keepdims=True))
+
+    return _layer(x, back)
+
+
+@parameter_free.mutant(
+    "ds belongs to one place, and goes to x as it is; you divided it by the number of places."
+)
+def shared_among_places(x):
+    places = x.shape[2] * x.shape[3]
+    return _layer(x, lambda dy, x, M: M * dy + _ds(dy, x, M) / places)
+
+
+@parameter_free.mutant(
+    "You took a sigmoid's slope, M (1 - M), in each channel for itself. dM adds up over the "
+    "channels, and in a softmax all places compete."
+)
+def sigmoid_in_each_channel(x):
+    return _layer(x, lambda dy, x, M: M * dy + M * (1 - M) * dy * x)
+
+
+@parameter_free.mutant("The channels are squeezed by their sum; you took the greatest.")
+def greatest_channel(x):
+    M = _softmax(x.max(axis=1))[:, None]
+    return M * x, lambda dy: M * dy
 
 
 # -- triplet_loss ---------------------------------------------------------------------------
@@ -788,6 +866,15 @@ def anchor_pulled_only(a, b, c, margin):
     return y, (lambda dy: -db(dy), db, dc)
 
 
+@triplet_loss.mutant(
+    "The anchor stands in both distances: its gradient has a part from each; yours has the second "
+    "alone."
+)
+def anchor_pushed_only(a, b, c, margin):
+    y, (_, db, dc) = _triplet(a, b, c, margin)
+    return y, (lambda dy: -dc(dy), db, dc)
+
+
 @triplet_loss.mutant("The rules do not use dy: each is multiplied by the gradient that comes in.")
 def dy_forgotten(a, b, c, margin):
     y, rules_ = _triplet(a, b, c, margin)
@@ -860,8 +947,8 @@ def margin_behind_the_maximum(a, b, c, margin):
 
 
 @triplet_loss.mutant(
-    "Your rules forget the margin: a triplet is pulled on where near - far + margin > 0, not "
-    "only where near > far."
+    "Your rules forget the margin: a triplet pulls where near - far + margin > 0. Where near > "
+    "far, or the loss > margin, which is the same, asks for too much."
 )
 def margin_forgotten_backward(a, b, c, margin):
     y, _ = _triplet(a, b, c, margin)
@@ -911,6 +998,15 @@ def distance_of_b_and_c(a, b, c, margin):
 def divided_by_all_numbers(a, b, c, margin):
     y, rules_ = _triplet(a, b, c, margin)
     return y, tuple(lambda dy, rule=rule: rule(dy) / a.shape[1] for rule in rules_)
+
+
+@triplet_loss.mutant(
+    "Your slopes are half of what they should be: the root has 1 / (2 |v|), but the square inside "
+    "has a 2, and both go. What is left is the unit vector v / |v|."
+)
+def two_of_the_square_forgotten(a, b, c, margin):
+    y, rules_ = _triplet(a, b, c, margin)
+    return y, tuple(lambda dy, rule=rule: rule(dy) / 2 for rule in rules_)
 
 
 @triplet_loss.mutant(
@@ -966,6 +1062,70 @@ def lengths_along_columns(a, b, c, margin):
     )
 
 
+@triplet_loss.mutant(
+    "Each distance has its own length: w = (a - c) / |a - c|. You divided both by |a - b|."
+)
+def near_for_both(a, b, c, margin):
+    y, _ = _triplet(a, b, c, margin)
+    near, far = _lengths(a, b), _lengths(a, c)
+    u, w = _directions(a, b, c)
+    return y, _pulls(u, w * (far / near)[:, None], (near - far + margin > 0) / len(a))
+
+
+@triplet_loss.mutant(
+    "da is the difference of two unit vectors, u - w; you made it one unit vector from b to c."
+)
+def anchor_from_b_to_c(a, b, c, margin):
+    y, (_, db, dc) = _triplet(a, b, c, margin)
+    share = (_lengths(a, b) - _lengths(a, c) + margin > 0)[:, None] / len(a)
+    return y, (lambda dy: dy * share * (c - b) / _lengths(b, c)[:, None], db, dc)
+
+
+@triplet_loss.mutant(
+    "2 (a - b) is the gradient of the square of a distance. The root on top of it divides by "
+    "2 |a - b|: what is left is the unit vector."
+)
+def slope_of_the_square(a, b, c, margin):
+    y, _ = _triplet(a, b, c, margin)
+    share = (_lengths(a, b) - _lengths(a, c) + margin > 0) / len(a)
+    return y, _pulls(2 * (a - b), 2 * (a - c), share)
+
+
+@triplet_loss.mutant(
+    "You divided a - b by the square of its length; a unit vector is divided by the length itself."
+)
+def divided_by_the_square(a, b, c, margin):
+    y, _ = _triplet(a, b, c, margin)
+    near, far = _lengths(a, b)[:, None], _lengths(a, c)[:, None]
+    share = (near - far + margin > 0)[:, 0] / len(a)
+    return y, _pulls((a - b) / near**2, (a - c) / far**2, share)
+
+
+@triplet_loss.mutant(
+    "Which triplets pull is (N,) and was multiplied into (N, D): NumPy lines it up with the "
+    "columns. Make it a column, `[:, None]`."
+)
+def share_along_columns(a, b, c, margin):
+    y, _ = _triplet(a, b, c, margin)
+    share = (_lengths(a, b) - _lengths(a, c) + margin > 0) / len(a)
+    u, w = _directions(a, b, c)
+    return y, (
+        lambda dy: dy * share * (u - w),
+        lambda dy: -dy * share * u,
+        lambda dy: dy * share * w,
+    )
+
+
+@triplet_loss.mutant(
+    "Python's `max` asks which of two is greater, and an array of several losses has no one "
+    "answer. `np.maximum(losses, 0)` goes element by element.",
+    raises=True,
+)
+def pythons_max(a, b, c, margin):
+    losses = max(_lengths(a, b) - _lengths(a, c) + margin, 0)
+    return losses.mean(), _triplet(a, b, c, margin)[1]
+
+
 # -- hardest --------------------------------------------------------------------------------
 
 
@@ -1013,8 +1173,8 @@ hardest = Exercise(
         _batch(np.random.default_rng(7), "three pictures each, mixed", [3, 5, 3, 5, 5, 3]),
         _batch(np.random.default_rng(8), "three identities", [0, 1, 2, 2, 1, 0, 0, 1]),
         Case(
-            "a picture that was put in twice: distance 0 to its copy",
-            np.array([[0.0, 2, 7, 7], [2, 0, 5, 5], [7, 5, 0, 0], [7, 5, 0, 0]]),
+            "two pictures at distance 0 from each other",
+            np.array([[0.0, 2, 7, 8], [2, 0, 5, 6], [7, 5, 0, 0], [8, 6, 0, 0]]),
             np.array([0, 0, 1, 1]),
         ),
     ],
@@ -1086,7 +1246,7 @@ def own_identity_as_negative(distances, identities):
 
 
 @hardest.mutant(
-    "A picture is its own positive here: with a copy of itself in the batch, at distance 0, the "
+    "A picture is its own positive here: with a copy in the batch, at distance 0, the "
     "first of both is taken. Rule out the diagonal, too."
 )
 def itself_as_positive(distances, identities):
@@ -1137,8 +1297,18 @@ def ruled_out_by_plus_infinity(distances, identities):
 
 
 @hardest.mutant(
-    "For the nearest, what is ruled out has to be as far as can be: +inf. You set it to "
-    "-inf, and argmin chose it."
+    "Strangers stand at +inf in your search for the farthest, so that one of them is found. There "
+    "they have to stand at -inf."
+)
+def strangers_at_plus_infinity(distances, identities):
+    same = identities[:, None] == identities
+    positives = np.where(same, distances, np.inf).argmax(axis=1)
+    return np.stack([positives, _hardest(distances, identities)[1]])
+
+
+@hardest.mutant(
+    "For the nearest, what is ruled out has to be as far as can be: +inf. You set it to -inf or to "
+    "0, and argmin chose it."
 )
 def ruled_out_by_minus_infinity(distances, identities):
     same = identities[:, None] == identities
@@ -1258,6 +1428,43 @@ def never_started_anew(distances, identities):
     return found
 
 
+@hardest.mutant(
+    "Two arrays came back; one array of two rows is asked for: `np.stack([positives, negatives])`."
+)
+def two_arrays(distances, identities):
+    return tuple(_hardest(distances, identities))
+
+
+@hardest.mutant(
+    "Each picture is its own nearest, at distance 0: for the negatives the diagonal has to "
+    "be ruled out with all of its identity."
+)
+def itself_as_negative(distances, identities):
+    same = identities[:, None] == identities
+    other = same & ~np.eye(len(identities), dtype=bool)
+    negatives = np.where(other, np.inf, distances).argmin(axis=1)
+    return np.stack([_hardest(distances, identities)[0], negatives])
+
+
+@hardest.mutant(
+    "The mask of the negatives is the wrong way round: strangers are ruled out, and the own "
+    "identity is searched."
+)
+def strangers_ruled_out(distances, identities):
+    same = identities[:, None] == identities
+    negatives = np.where(same, distances, np.inf).argmin(axis=1)
+    return np.stack([_hardest(distances, identities)[0], negatives])
+
+
+@hardest.mutant(
+    "`distances[mask]` is one long row of all that fits, without a row for each picture. "
+    "Keep the table, and rule out with `np.where`."
+)
+def flattened_by_the_mask(distances, identities):
+    same = identities[:, None] == identities
+    return np.stack([distances[same].argmax(), distances[~same].argmin()])
+
+
 # -- cmc ------------------------------------------------------------------------------------
 
 
@@ -1315,6 +1522,7 @@ cmc = Exercise(
             np.array([0, 1, 1]),
             2,
         ),
+        Case("one query, and a curve longer than its gallery", *ONE_QUERY, 5),
         _search(np.random.default_rng(9), "four queries, eight pictures", 4, 8),
         _search(np.random.default_rng(10), "six queries, twelve pictures", 6, 12, ranks=5),
     ],
@@ -1533,6 +1741,15 @@ def gallery_not_sorted(distances, q, g, q_camera, g_camera, ranks):
     return cmc_reference(places, q, g, q_camera, g_camera, ranks)
 
 
+@cmc.mutant(
+    "Your first match is looked for in `g`, where nothing is sorted or left out: it has to be "
+    "`g[order] == q[i]`."
+)
+def order_not_used(distances, q, g, q_camera, g_camera, ranks):
+    places = np.broadcast_to(np.arange(len(g)), distances.shape)
+    return own_camera_kept(places, q, g, q_camera, g_camera, ranks)
+
+
 @cmc.mutant("That is the place of the last match. The curve asks for the first: `[0]`.")
 def last_match(distances, q, g, q_camera, g_camera, ranks):
     first = []
@@ -1586,6 +1803,20 @@ def ends_with_the_gallery(distances, q, g, q_camera, g_camera, ranks):
 
 
 @cmc.mutant(
+    "Your curve is as long as the pictures that are left; `ranks` numbers are asked for. Where "
+    "fewer pictures are left, its end goes on."
+)
+def as_long_as_the_gallery(distances, q, g, q_camera, g_camera, ranks):
+    curves = []
+    for i, order in enumerate(np.argsort(distances, axis=1)):
+        order = order[~((g == q[i]) & (g_camera == q_camera[i]))[order]]
+        found = (g[order] == q[i]).cumsum() > 0
+        if found.any():
+            curves.append(found[:ranks])
+    return np.mean([curve for curve in curves if len(curve) == len(curves[0])], axis=0)
+
+
+@cmc.mutant(
     "The gallery was made shorter before sorting, so that `order` counts in the shorter one; "
     "its identities are `g[keep][order]`, not `g[order]`."
 )
@@ -1616,3 +1847,65 @@ def added_up_twice(distances, q, g, q_camera, g_camera, ranks):
 @cmc.mutant("That is rank 1 alone, one number; give the curve for the first `ranks` places.")
 def rank_one_alone(distances, q, g, q_camera, g_camera, ranks):
     return cmc_reference(distances, q, g, q_camera, g_camera, ranks)[0]
+
+
+@cmc.mutant(
+    "`np.sort` gives the distances in order. The numbers of the pictures in that order are "
+    "`np.argsort`.",
+    raises=True,
+)
+def sort_for_argsort(distances, q, g, q_camera, g_camera, ranks):
+    first = []
+    for i, order in enumerate(np.sort(distances, axis=1)):
+        order = order[~((g == q[i]) & (g_camera == q_camera[i]))[order]]
+        places = np.flatnonzero(g[order] == q[i])
+        first.append(places[0] if len(places) else -1)
+    return _curve(np.array(first), ranks)
+
+
+@cmc.mutant(
+    "`and` asks for one truth value, and an array has many. `&` goes element by element, "
+    "with each comparison in brackets.",
+    raises=True,
+)
+def pythons_and(distances, q, g, q_camera, g_camera, ranks):
+    junk = [(g == one) and (g_camera == camera) for one, camera in zip(q, q_camera, strict=True)]
+    return _curve(np.array(junk), ranks)
+
+
+@cmc.mutant(
+    "A first match may stand beyond the first `ranks` places, where your curve has no "
+    "number. Such a query counts among the queries, with a 0 everywhere.",
+    raises=True,
+)
+def match_beyond_the_curve(distances, q, g, q_camera, g_camera, ranks):
+    first = _first_matches(distances, q, g, q_camera, g_camera, _junk)
+    first, at = first[first >= 0], np.zeros(ranks)
+    for place in first:
+        at[place] += 1
+    return at.cumsum() / len(first)
+
+
+@cmc.mutant(
+    "Queries whose match stands beyond the first `ranks` places are left out of your mean. "
+    "Only those without any match are."
+)
+def late_matches_left_out(distances, q, g, q_camera, g_camera, ranks):
+    first = _first_matches(distances, q, g, q_camera, g_camera, _junk)
+    return _curve(np.where(first < ranks, first, -1), ranks)
+
+
+@cmc.mutant(
+    "The curve has a number for each picture of the gallery here; give its first `ranks` numbers."
+)
+def a_number_for_each_picture(distances, q, g, q_camera, g_camera, ranks):
+    return cmc_reference(distances, q, g, q_camera, g_camera, len(g))
+
+
+@cmc.mutant(
+    "You averaged over the places, for each query. The curve averages over the queries, for "
+    "each place: `axis=0`."
+)
+def averaged_over_places(distances, q, g, q_camera, g_camera, ranks):
+    first = _first_matches(distances, q, g, q_camera, g_camera, _junk)
+    return (first[first >= 0][:, None] <= np.arange(ranks)).mean(axis=1)
