@@ -44,7 +44,7 @@ class ParameterFreeSpatialAttention(nn.Module):
 
     References
     ----------
-    Wang, Fan, Wang, Song, Wang and Yang, "Parameter-Free Spatial Attention Network for Person
+    Wang, Fan, Wang, Jiao and Schiele, "Parameter-Free Spatial Attention Network for Person
     Re-Identification" (2018), section 3.2.
     """
 

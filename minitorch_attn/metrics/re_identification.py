@@ -40,7 +40,7 @@ def re_identification(
 
     For each query the gallery is sorted by distance. Pictures of the query's identity *by the
     query's camera* are then left out: to find the next frame of the same film proves nothing. What
-    is left holds P matches, at places :math:`r_1 < r_2 < ...` = 1, 2, ...
+    is left holds P matches, at places :math:`r_1 < r_2 < ... < r_P`, counted from 1.
 
     .. math::
 
