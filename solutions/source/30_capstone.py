@@ -26,8 +26,8 @@ from minitorch_attn.course import check
 # $$\bar d = \frac1S \sum_s d_s, \qquad
 # e = \sqrt{\frac{1}{S\,(S - 1)} \sum_s (d_s - \bar d)^2}$$
 #
-# For example, `a = [0.8, 0.9]` and `b = [0.7, 0.6]` have the differences 0.1 and 0.3, their mean is 0.2,
-# and the error is 0.1.
+# For example, `a = [0.8, 0.9, 0.7]` and `b = [0.7, 0.5, 0.6]` have the differences 0.1, 0.4 and 0.1, their mean
+# is 0.2, and the error is 0.1. Give the mean first, then the error.
 
 
 # %% exercise="paired_difference"
@@ -50,7 +50,7 @@ check("30.paired_difference", paired_difference)
 #
 # $$p = 2^{-S} \sum_{k = \mathrm{wins}}^{S} \binom{S}{k}$$
 #
-# For example, 2 of 3 or more: $(3 + 1) / 8 = 0.5$. `math.comb` counts.
+# For example, 4 of 6 or more: $(15 + 6 + 1) / 64 = 0.34375$. `math.comb` counts.
 
 
 # %% exercise="luck"
@@ -100,7 +100,7 @@ check("30.holm", holm)
 # of the two. Which rows are not beaten?
 #
 # For example, accuracies `[0.8, 0.9, 0.7]` at the costs `[1, 3, 2]`: the last is beaten by the first, so
-# `[True, True, False]`.
+# `[True, True, False]`. Two rows that are the same in both do not beat each other. The answer is an array.
 
 
 # %% exercise="not_beaten"
@@ -124,7 +124,8 @@ check("30.not_beaten", not_beaten)
 #
 # $$q = \frac1L \sum_j x_j, \qquad a = \mathrm{softmax}_j(q \cdot x_j), \qquad y = \sum_j a_j\, x_j$$
 #
-# Write it in primitive form: `return y, vjp_x`. There are three ways from `y` back to `x`.
+# Write it in primitive form: `return y, vjp_x`. There are three ways from `y` back to `x`. (Nothing is divided by
+# the root of D; and products may be large.)
 
 
 # %% exercise="mean_query"
