@@ -16,6 +16,7 @@ from typing import Any
 
 from ..course import plan
 from ..course.files import write_atomically
+from ..course.grade_cli import exercise_set
 from ..engine.optional import require
 from . import feedback, likeness, overview, scores
 from .cluster import BadCluster, graded_on
@@ -41,13 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--title", default="", help="as it stands above feedback")
 
     step = _step(steps, "release", _release, "put exercise sets where you hand them out from")
-    step.add_argument("sets", nargs="+", type=_set, metavar="NN", help="exercise sets, as in 13")
+    step.add_argument(
+        "sets", nargs="+", type=exercise_set, metavar="NN", help="exercise sets, as in 13"
+    )
 
     step = _step(steps, "collect", _collect, "bring in what was handed in")
     step.add_argument(
         "sources", nargs="+", type=Path, metavar="SOURCE", help="zip archives or folders"
     )
-    step.add_argument("--set", type=_set, metavar="NN", help="leave out what is of another set")
+    step.add_argument(
+        "--set", type=exercise_set, metavar="NN", help="leave out what is of another set"
+    )
 
     step = _step(steps, "grade", _grade, "grade what is new or changed")
     _add_sets(step)
@@ -85,16 +90,8 @@ def _step(steps: Any, name: str, action: Any, help: str) -> argparse.ArgumentPar
 
 def _add_sets(step: argparse.ArgumentParser) -> None:
     step.add_argument(
-        "sets", nargs="*", type=_set, metavar="NN", help="exercise sets; all if left out"
+        "sets", nargs="*", type=exercise_set, metavar="NN", help="exercise sets; all if left out"
     )
-
-
-def _set(text: str) -> int:
-    sets = [lesson.number for lesson in plan.LESSONS if lesson.has_exercises]
-    if not (text.isdecimal() and int(text) in sets):
-        names = ", ".join(f"{number:02d}" for number in sets)
-        raise argparse.ArgumentTypeError(f"there is no exercise set {text!r}; there are {names}")
-    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -22,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     parser.add_argument(
-        "--lesson", type=_set, metavar="NN", help="the exercise set that is expected, as in 13"
+        "--lesson",
+        type=exercise_set,
+        metavar="NN",
+        help="the exercise set that is expected, as in 13",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line an exercise, as CSV")
     parser.add_argument(
@@ -57,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _set(text: str) -> int:
+def exercise_set(text: str) -> int:
+    """Read the number of an exercise set that has checks, for argparse."""
     sets = [lesson.number for lesson in plan.LESSONS if lesson.has_exercises]
     if not (text.isdecimal() and int(text) in sets):
         names = ", ".join(f"{number:02d}" for number in sets)

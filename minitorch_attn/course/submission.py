@@ -14,7 +14,6 @@ from . import plan
 from .exercise import exercises
 from .exercise_cells import CHECK_PREFIX
 
-
 #: A larger notebook, or one of more code cells, is no answer to an exercise set.
 MOST_BYTES = 32 * 2**20
 MOST_CELLS = 1000
