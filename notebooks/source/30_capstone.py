@@ -22,10 +22,10 @@ import math
 import numpy as np
 
 import minitorch_attn as mt
-from minitorch_attn import compare, viz
-from minitorch_attn.attention import MultiplicativeAttention
+from minitorch_attn import compare, nn, viz
+from minitorch_attn.attention import MultiplicativeAttention, ParameterFreeSpatialAttention
 from minitorch_attn.compare import MECHANISMS, ROWS, Backbone, Mechanism, Settings, place
-from minitorch_attn.compare.mechanisms import LookUp
+from minitorch_attn.compare.mechanisms import LookUp, Pool
 from minitorch_attn.compare.report import GROUPS, figure, group_of, not_learned, ordered, table
 from minitorch_attn.compare.sweep import scenes, seeded
 from minitorch_attn.data import cluttered_digits
@@ -145,19 +145,20 @@ drawn
 # ### What a difference is worth
 #
 # Now $a$ and $e$ are needed for something else. Two rows of a table, each trained from the same $S$ seeds:
-# $a_s$ and $b_s$ are their accuracies. A seed decides the first weights of the network and the order of the images, for both rows alike. So we look at the
-# differences $d_s = a_s - b_s$, their mean $\bar d$, and how far that mean may be off by luck, its *standard
-# error*
+# $a_s$ and $b_s$ are their accuracies. A seed decides the first weights of the network and the order of the
+# images, for both rows alike. So we look at the differences $d_s = a_s - b_s$, their mean $\bar d$, and how far
+# that mean may be off by luck, its *standard error*
 #
 # $$e = \frac{s}{\sqrt S}, \qquad s^2 = \frac{1}{S - 1} \sum_s (d_s - \bar d)^2$$
 #
 # The variance of a difference is $\mathrm{var}(a) + \mathrm{var}(b) - 2\, \mathrm{cov}(a, b)$: if a seed that
 # is good for one is good for the other, the last term makes the error smaller than that of two rows with
-# seeds of their own.
+# seeds of their own. Whether it is so, the numbers must tell.
 #
 # And luck has more chances the more rows there are. A row that does nothing is ahead of the baseline with
 # probability 1/2 a seed, with all $S$ seeds with probability $2^{-S}$; among $M$ such rows one expects
-# $M\, 2^{-S}$ that are ahead with every seed.
+# $M\, 2^{-S}$ that are ahead with every seed. And as all are held against one and the same baseline, they come in
+# crowds: where it had bad luck, many look good at once.
 
 # %% [markdown]
 # ## The code
@@ -226,7 +227,8 @@ print("by hand and placed agree:", same)
 
 # %% [markdown]
 # The backbone draws its first weights *before* the guest comes: with one seed, all mechanisms move into the
-# very same network. And what a place costs is soon said. `mt.summary` counts what lesson 08 counted by hand:
+# very same network (all but those that bring a network or blocks of their own). And what a place costs is soon
+# said. `mt.summary` counts what lesson 08 counted by hand:
 
 # %%
 C1, C2, K = 16, 32, 10
@@ -352,21 +354,39 @@ drawn
 
 # %% [markdown]
 # *Figure 4. A dot for each row, networks of lesson 08 among them. A wrong rule would stand at the right edge,
-# near 1.*
+# near 1. The spatial transformer, at the front, stands apart: it reads between pixels, and where a place that it
+# reads crosses from one pixel to the next is a kink, too. Of three directions it may not have one without.*
 
 # %% [markdown]
 # ## At work
 #
-# ### Three rows, here and now
+# ### Four rows, here and now
 #
-# The network of figure 1 has no attention: its mean over places gives each of them the same weight. Two
+# The network of figure 1 has no attention: its mean over places gives each of them the same weight. Three
 # poolings in its stead, from the same seed: additive attention, that asks with the mean of the image (lesson
-# 10), and parameter-free attention (lesson 25).
+# 10); parameter-free attention, a softmax of the *sum* of the channels (lesson 25); and, a row of our own, the
+# same with their *mean* for the sum.
+
 
 # %%
+def parameter_free_of_the_mean(channels):
+    attention = ParameterFreeSpatialAttention(squeeze="mean")
+    return nn.Sequential(attention, Pool(lambda x: x.sum(dim=(2, 3))))
+
+
+softmaxes = {
+    "AdditiveAttention": lambda network: network.pool.attention.softmax,
+    "ParameterFreeSpatialAttention": lambda network: network.pool[0].weights,
+    "the same, of the mean": lambda network: network.pool[0].weights,
+}
+live_rows = {
+    "AdditiveAttention": ROWS["AdditiveAttention"],
+    "ParameterFreeSpatialAttention": ROWS["ParameterFreeSpatialAttention"],
+    "the same, of the mean": Mechanism("of the mean", "pool", parameter_free_of_the_mean, 25),
+}
 live = {"nothing": plain}
-for name in ("AdditiveAttention", "ParameterFreeSpatialAttention"):
-    live[name] = compare.train(ROWS[name], seed=0)
+for name, row in live_rows.items():
+    live[name] = compare.train(row, seed=0)
 
 covered = np.zeros((len(images), 24, 24))  # 1 within the digit's frame
 for scene, (top, left, height, width) in enumerate(test.boxes):
@@ -374,23 +394,19 @@ for scene, (top, left, height, width) in enumerate(test.boxes):
 covered = covered.reshape(-1, 6, 4, 6, 4).mean(axis=(2, 4))  # share of each place of a 6 x 6 map
 
 looks = {"nothing": np.full(covered.shape, 1 / 36)}
-softmaxes = {
-    "AdditiveAttention": live["AdditiveAttention"].network.pool.attention.softmax,
-    "ParameterFreeSpatialAttention": live["ParameterFreeSpatialAttention"].network.pool[0].weights,
-}
 for name, softmax in softmaxes.items():
-    seen, _ = hooked(live[name].network, {"weights": softmax}, images)
+    network = live[name].network
+    seen, _ = hooked(network, {"weights": softmax(network)}, images)
     looks[name] = seen["weights"].reshape(covered.shape)
 
 within = {name: (w * covered).sum(axis=(1, 2)).mean() for name, w in looks.items()}
-largest = {name: w.max(axis=(1, 2)).mean() for name, w in looks.items()}
 accuracy = {name: run.accuracy for name, run in live.items()}
-print("more than 80 % of the weight within the frame:", [n for n in live if within[n] > 0.8])
+print("more than half of the weight within the frame:", [n for n in live if within[n] > 0.5])
 print("behind the plain network by 10 points and more:", end=" ")
 print([name for name in live if accuracy[name] < accuracy["nothing"] - 0.1])
 
 # %%
-drawn, axes = viz.panels(3, 6, width=9.0, height=4.8)
+drawn, axes = viz.panels(4, 6, width=9.0, height=6.2)
 for column, scene in enumerate(range(6)):
     top, left, height, width = test.boxes[scene]
     for ax in axes[:, column]:
@@ -403,34 +419,45 @@ for column, scene in enumerate(range(6)):
     axes[0, column].imshow(images[scene, 0], cmap="gray")
     for ax, name in zip(axes[1:, column], softmaxes, strict=True):
         ax.imshow(looks[name][scene], extent=(-0.5, 23.5, 23.5, -0.5), vmin=0, vmax=1)
-for ax, label in zip(axes[:, 0], ("scene", "additive", "parameter-free"), strict=True):
+labels = ("scene", "additive", "parameter-free", "of the mean")
+for ax, label in zip(axes[:, 0], labels, strict=True):
     ax.set_ylabel(label)
-assert min(within["AdditiveAttention"], within["ParameterFreeSpatialAttention"]) > 0.8
-assert largest["ParameterFreeSpatialAttention"] > 0.8
-assert live["ParameterFreeSpatialAttention"].accuracy < live["AdditiveAttention"].accuracy
+assert min(within[name] for name in softmaxes) > 0.5 and abs(within["nothing"] - 0.25) < 0.01
+assert accuracy["ParameterFreeSpatialAttention"] < accuracy["nothing"] - 0.1
+assert accuracy["AdditiveAttention"] > accuracy["nothing"] - 0.05
+assert accuracy["the same, of the mean"] > accuracy["nothing"] - 0.05
 drawn
 
 # %% [markdown]
-# *Figure 5. Where they look (bright is 1): both find the digit, though nobody told them where it is; the frame
-# covers a quarter of the scene.*
+# *Figure 5. Where they look (bright is 1): from this seed all three have most of their weight on the digit,
+# though nobody told them where it is; the frame covers a quarter of the scene.*
 #
-# So both look at the right thing, and yet one is far behind. *Where* an attention looks, and *whether that
-# helps*, are two questions, and a map answers the first alone. What differs is who decides. Additive attention
-# has parameters of its own for that. In the parameter-free one, the sum of 32 channels does, and they are the
-# very channels that are to tell the digits apart. And a softmax of such sums is saturated (lesson 25) before the
-# first step:
+# So all look at the right thing, and yet one is far behind. *Where* an attention looks, and *whether that
+# helps*, are two questions, and a map answers the first alone. (Even that answer is one seed's: from another,
+# parameter-free attention ended with some 60 % of its weight in the frame.)
+#
+# Why is it behind? A guess: a softmax of sums of 32 channels is saturated (lesson 25) before the first step, so
+# that one place speaks for all, and the others learn nothing.
 
 # %%
-for name, part in (
-    ("AdditiveAttention", lambda network: network.pool.attention.softmax),
-    ("ParameterFreeSpatialAttention", lambda network: network.pool[0].weights),
-):
-    untrained = seeded(ROWS[name], 0, SETTINGS)
-    seen, _ = hooked(untrained, {"weights": part(untrained)}, images[:200], training=True)
-    largest[f"{name}, untrained"] = seen["weights"].max(axis=1).mean()
-    print(f"{name:30} largest weight, untrained: {seen['weights'].max(axis=1).mean():.2f}")
-assert largest["AdditiveAttention, untrained"] < 0.1
-assert largest["ParameterFreeSpatialAttention, untrained"] > 0.5
+largest = {}
+for name, softmax in softmaxes.items():
+    untrained = seeded(live_rows[name], 0, SETTINGS)
+    seen, _ = hooked(untrained, {"weights": softmax(untrained)}, images[:200], training=True)
+    largest[name] = seen["weights"].max(axis=1).mean()
+    print(f"{name:30} largest weight, untrained: {largest[name]:.2f}")
+assert max(largest["AdditiveAttention"], largest["the same, of the mean"]) < 0.1
+assert largest["ParameterFreeSpatialAttention"] > 0.5
+
+# %% [markdown]
+# Our own row is the test of that guess: the mean of 32 channels is the sum divided by 32 and nothing else has
+# changed, no parameter was added, the very same channels decide. It does not start saturated, and it is not
+# behind. (From seed 1 it was so again. It also ends less sharp, as figure 5 shows; which of the two matters, this
+# does not tell.)
+#
+# Mind what that says of the table that comes now. One setting, that many would not even mention, decides
+# whether this mechanism is far behind. The table has it as its paper has it; and it has every other mechanism in
+# *one* setting, too. A row is a mechanism with its settings, not an idea.
 
 # %% [markdown]
 # ### All rows
@@ -461,8 +488,8 @@ print(
     len(seeds),
     "seeds",
 )
-for name, run in live.items():
-    apart = abs(stored.rows[name].accuracies[0] - run.accuracy)
+for name in ("nothing", "AdditiveAttention", "ParameterFreeSpatialAttention"):
+    apart = abs(stored.rows[name].accuracies[0] - accuracy[name])
     print(f"{name:30} seed 0, trained above: within three points of the stored:", apart < 0.03)
     assert apart < 0.03
 
@@ -482,9 +509,9 @@ figure(stored, mechanism_groups)
 print(table(stored))
 
 # %% [markdown]
-# Most mechanisms are *behind* the plain network. Before we ask how much of that is luck, a look at how they fall
-# behind: the accuracy on the scenes they were trained on (as these came in the last epoch), against that on new
-# ones.
+# Not few mechanisms are *behind* the plain network. Before we ask how much of that is luck, a look at how they
+# fall behind: the accuracy on the scenes they were trained on (as these came in the last epoch), against that on
+# new ones.
 
 # %%
 plain_row = stored.rows["nothing"]
@@ -509,28 +536,32 @@ ax.legend(frameon=False, fontsize=9)
 ax.set(xlabel="accuracy on training scenes, %", ylabel="accuracy on test scenes, %")
 ax.grid()
 
-behind = sum(stored.rows[name].mean < plain_row.mean for name in rows)
-print(f"mechanisms behind the plain network on test scenes: {behind} of {M}")
+behind = [name for name in rows if stored.rows[name].mean < plain_row.mean]
+print(f"mechanisms behind the plain network on test scenes: {len(behind)} of {M}")
 share = {}
 for group in ("inside each block", "between the stages", "as the pooling"):
     members = [name for name in learned if groups[name] == group]
     share[group] = np.mean([learned[name] > plain_row.train_mean for name in members])
     print(f"{group:20} ahead of it on training scenes: {100 * share[group]:.0f} %")
-assert behind > M / 2
-assert share["as the pooling"] > 0.7
-assert share["inside each block"] < 0.6
-assert stored.rows["RegionalAttention"].train_mean > stored.rows["RegionalAttention"].mean + 0.1
+both_ways = [
+    sum(learned[name] < plain_row.train_mean for name in behind if name in learned),
+    sum(learned[name] > plain_row.train_mean for name in behind if name in learned),
+]
+print(f"of those behind, {both_ways[0]} learned less of the training scenes, {both_ways[1]} more")
+assert len(behind) >= 5 and min(both_ways) >= 1
+assert share["as the pooling"] > share["inside each block"]
 drawn
 
 # %% [markdown]
-# *Figure 7. Two ways of falling behind; the lines are those of the plain network. Left of the upright line
-# stands most of what is inside the blocks: it has learned less in the same 300 steps.
-# Right of it stand most poolings: they have learned the training scenes better, some nearly by heart, and do not
-# do as much better, or do worse, on new ones.*
+# *Figure 7. Two ways of falling behind; the lines are those of the plain network. A row left of the upright line
+# has learned less of the training scenes in the same 300 steps. A row right of it has learned them better; if it
+# stands below the level line, that was no help on new ones. Of the poolings a larger share stands right of it than
+# of what is inside the blocks.*
 #
-# A gate near 1/2 makes features smaller, and a new map must first be learned: that costs steps, and steps are
-# few here. Would the first catch up with more steps, and the second with more scenes? `--epochs` and `--images`
-# of the command tell; with them, and `--only`, it takes minutes.
+# Guesses are soon made: a gate near 1/2 makes features smaller, and a new map must first be learned, so both cost
+# steps, of which there are few; a pooling that listens to single places can learn scenes by heart. They are
+# guesses, until somebody tries. Would the first catch up with more steps, and the second with more scenes?
+# `--epochs` and `--images` of the command tell; with them, and `--only`, it takes minutes.
 
 # %% [markdown]
 # ### How much of that is luck?
@@ -552,16 +583,23 @@ print(f"in fact: {sum(n == S for n in ahead.values())} ahead with every seed, ",
 print(f"{sum(n == 0 for n in ahead.values())} with none")
 needed = math.ceil(math.log2(M / 0.05))
 print(f"seeds until 'ahead with every one' is below 5 % among {M} rows: {needed}")
+
+unpaired = {name: math.hypot(stored.rows[name].spread, plain_row.spread) / S**0.5 for name in rows}
+gained = np.median([stored.difference(name)[1] / unpaired[name] for name in rows])
+print(
+    f"error of a paired difference, by that of an unpaired one: {gained:.1f} (median of all rows)"
+)
 assert max(map(abs, points)) > 0.3
 
 # %% [markdown]
-# So a single seed tells little: a point or so comes from shuffling alone. And the count of wins alone can
-# never convince with so few seeds, as the last line says (an exercise makes a test of it). The size of a
-# difference, held against its error, says more. As each row's error comes from few differences, twice the
-# error is too narrow for 19 times of 20; for five seeds it takes 2.8 errors (Student's $t$).
+# So a single seed tells little: as much as the second line says comes from shuffling alone. And the count of
+# wins alone cannot convince with fewer seeds than `needed` (an exercise makes a test of it). The size of a
+# difference, held against its error, says more; how much smaller that error is by pairing, the last line tells
+# (1 would be: not at all). As each row's error comes from few differences, twice the error is too narrow for 19
+# times of 20; for five seeds it takes 2.8 errors (Student's $t$).
 
 # %%
-T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}[S]
+T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}.get(S, 2.2)
 print("hardly begun to learn, and left out of the pictures:", ", ".join(lost) or "none")
 others = [name for name in ROWS if groups[name] != "blocks of other networks"][1:]
 differences = {name: stored.difference(name) for name in others}
@@ -580,14 +618,15 @@ ends = 100 * differences[shown[0]][0] - 8, 100 * differences[shown[-1]][0] + 8
 ax.set(xlabel="accuracy minus the baseline's, points", xlim=ends, ylim=(-0.7, len(shown) - 0.3))
 ax.grid(axis="x")
 clear = [name for name in rows if abs(differences[name][0]) > T * differences[name][1]]
-print("mechanisms whose difference is clear of zero:", len(clear), "of", M)
+print(f"mechanisms whose difference is clear of zero: {len(clear)} of {M}", end="")
+print(f" (by luck alone, one in twenty: {M / 20:.1f})")
 assert np.all(np.diff([differences[name][0] for name in shown]) >= 0)
 drawn
 
 # %% [markdown]
 # *Figure 8. The paired differences, each with the range that the true mean lies in 19 times of 20, if it stood
-# alone (the fewer seeds, the wider; some may run out of the picture). Among so many rows some will lie beside
-# theirs.*
+# alone and differences were spread as a bell (the fewer seeds, the wider; some may run out of the picture). Among
+# so many rows some will lie beside theirs.*
 
 # %% [markdown]
 # ### What it costs
@@ -603,6 +642,18 @@ def not_beaten(accuracy, cost):
         not any(b >= a and d <= c and (b > a or d < c) for b, d in zip(accuracy, cost, strict=True))
         for a, c in zip(accuracy, cost, strict=True)
     ]
+
+
+def write_names(ax, points):
+    """Names at the right edge, a line from each to its point (x, y), none on top of another."""
+    left, right = ax.get_xlim()
+    low, high = ax.get_ylim()
+    ax.set_xlim(left, right + 0.5 * (right - left))
+    level = -math.inf
+    for name, (x, y) in sorted(points.items(), key=lambda item: item[1][1]):
+        level = max(y, level + (high - low) / 22)
+        line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6}
+        ax.annotate(name, (x, y), (right, level), va="center", size=8, arrowprops=line)
 
 
 priced = [
@@ -622,18 +673,16 @@ for ax, cost in zip(axes, ("multiply_adds", "time"), strict=True):
     for row, price, stays in zip(priced, prices, front, strict=True):
         colour = GROUPS[groups[row.name]][1]
         ax.scatter([price], [100 * row.mean], color=colour, s=40 if stays else 14)
-        if stays or row.name == "a quarter wider":
-            ax.annotate(
-                row.name,
-                (price, 100 * row.mean),
-                xytext=(4, 4),
-                textcoords="offset points",
-                size=8,
-            )
     ax.set(xlabel=f"{cost.replace('_', '-')} / baseline's", ylabel="accuracy, %")
     ax.grid()
-best = max(priced, key=lambda row: row.mean)
-assert all(best.name in names for names in kept.values())
+    told = {
+        row.name: (price, 100 * row.mean)
+        for row, price in zip(priced, prices, strict=True)
+        if row.name in (*kept[cost], "a quarter wider")
+    }
+    write_names(ax, told)
+best = max(accuracies)
+assert all(max(stored.rows[name].mean for name in names) == best for names in kept.values())
 for cost, names in kept.items():
     print(f"not beaten, price in {cost.replace('_', '-')}: {', '.join(names)}")
 drawn
@@ -642,14 +691,17 @@ drawn
 # *Figure 9. Accuracy against price; large are the rows that none beats. Which they are depends on
 # what is counted as price, and, where means lie within each other's error, on luck.*
 #
-# Mind the black dot with a name: a quarter more width, which no paper would be written about, is ahead of nearly
-# all mechanisms, for half as many multiply-adds again. Whoever may pay for accuracy here should look there first;
-# whoever has to keep the price, at the green dots on the left.
+# Mind the black dot with a name: a quarter more width, which no paper would be written about, for half as many
+# multiply-adds again. A gain at a price means something only beside what that price buys without any idea. Which
+# mechanisms are ahead of it, and which of these for fewer multiply-adds?
 
 # %%
 wider = stored.rows["a quarter wider"]
-print("mechanisms ahead of it:", [name for name in rows if stored.rows[name].mean > wider.mean])
-assert sum(stored.rows[name].mean > wider.mean for name in rows) <= 3
+better = [name for name in rows if stored.rows[name].mean > wider.mean]
+cheaper = [n for n in better if stored.rows[n].costs.multiply_adds < wider.costs.multiply_adds]
+print(f"mechanisms ahead of it: {len(better)} of {M};", ", ".join(better) or "none")
+print("for fewer multiply-adds:", ", ".join(cheaper) or "none")
+assert 1.5 < wider.costs.multiply_adds / plain_row.costs.multiply_adds < 1.6
 
 # %% [markdown]
 # Multiply-adds and time are different prices: an operation that reads a map and writes it again counts no
@@ -679,8 +731,8 @@ figure(stored, ["no attention", "blocks of other networks"])
 # *Figure 10. The blocks of lesson 08's networks in the same frame. Grouped, depthwise and bottleneck blocks cost
 # a fraction of the multiply-adds, and much more than that fraction of the time.*
 #
-# With a tenth to a half of the parameters most of them learn less here than the plain block. In their own
-# networks, what they save is spent on more of them.
+# Blocks with few parameters have learned less here than the plain block, as one would expect. In their own
+# networks, what they save is spent on more of them; that is not tried here.
 
 # %%
 families = [row for row in stored.rows.values() if groups[row.name] == "blocks of other networks"]
@@ -691,7 +743,11 @@ shares = {
 cheap = {name: pair for name, pair in shares.items() if pair[0] < 0.5}
 print("blocks with less than half of the multiply-adds:", len(cheap), "of", len(families))
 print("their time is a larger share than that:", all(t > c for c, t in cheap.values()))
+small = [row for row in families if row.costs.parameters < plain_row.costs.parameters / 2]
+less = sum(row.mean < plain_row.mean for row in small)
+print(f"with less than half of the parameters: {len(small)}, behind the plain block: {less}")
 assert cheap and all(t > c for c, t in cheap.values())
+assert less > len(small) / 2
 
 # %% [markdown]
 # ### What this can show, and what not
@@ -702,12 +758,18 @@ assert cheap and all(t > c for c, t in cheap.values())
 #   scenes, 300 steps, one learning rate for all, no augmentation. A mechanism that learns slowly is behind
 #   here, and may be ahead in the papers' hundreds of thousands of steps; one that costs capacity where
 #   there is none to spare, likewise. Nothing was tuned for any row: that is fair in one sense, and unfair to
-#   each that needs other settings than the baseline.
-# - It cannot rank rows whose ranges in figure 8 overlap; and the scenes are the same for all seeds, so that
-#   luck in *them* is in no error bar.
+#   each that needs other settings than the baseline (remember the sum and the mean). So it is no verdict on any
+#   mechanism, and says nothing of large networks and photographs.
+# - Figure 8 holds each row against the baseline. Two other rows are held against each other by
+#   `stored.difference(one, to=other)`; and if you chose the two because they lie apart, the best of many is ahead
+#   once more.
+# - The scenes are the same for all seeds: luck in *them* is in no error bar, and does not shrink with more seeds.
+#   With 1,000 test scenes an accuracy of 80 % is itself known to $\sqrt{0.8 \cdot 0.2 / 1000}$, or 1.3 points;
+#   that error is partly shared by all rows. And few training scenes favour whatever learns from few.
 # - Several rows are not meant for this at all. Retrieval's poolings (CroW, R-MAC, DELF, regional attention) are
 #   to tell things apart that were never trained on (lessons 22 to 24); SCA-CNN is to follow a sentence
-#   (lesson 26); criss-cross, efficient and linear attention are to save on maps far larger than 12 x 12.
+#   (lesson 26); criss-cross, efficient and linear attention are to save on maps far larger than 12 x 12; a vision
+#   transformer is to be trained on millions of images.
 #   Here they are classifiers' parts, and compared as such.
 #
 # So what is the table for? To try an idea in a minute; to see at once what an idea costs; and to learn how large
@@ -722,7 +784,10 @@ assert cheap and all(t > c for c, t in cheap.values())
 # |---|---|---|
 # | SE, scSE, CBAM, BAM, global context | reduction 4 | 16 (scSE 2) |
 # | CBAM, triplet attention | kernels of 3, for maps of 12 and 6 | 7 |
-# | selective kernel | in place of the second 3 x 3 convolution | in place of a ResNeXt's grouped one |
+# | BAM | dilation 2 | 4 |
+# | selective kernel | in place of the second 3 x 3 convolution, at least 8 wide inside | in place of a ResNeXt's grouped one, 32 |
+# | double, external attention | half the channels; 32 memories | a quarter; 64 |
+# | additive, DELF, SCA-CNN, regional | 16 hidden features | up to 512 and more |
 # | residual attention | units of a quarter's width, one in the trunk, two halvings, once | several modules |
 # | non-local, dual, criss-cross and their like | once, between the stages | late in a deep network |
 # | position attention, criss-cross | reduction 4 | 8 |
@@ -748,26 +813,27 @@ assert cheap and all(t > c for c, t in cheap.values())
 # %%
 with_map, in_tiles = stored.rows["NonLocalBlock"], stored.rows["NonLocalBlock, in tiles"]
 apart = [abs(with_map.accuracies[s] - in_tiles.accuracies[s]) for s in seeds]
-print("accuracies differ by more than one scene in a hundred:", max(apart) > 0.01)
+print("accuracies differ by more than three scenes in a hundred:", max(apart) > 0.03)
 for size in (24, 48):
     large, _ = compare.measure(
         ["NonLocalBlock", "NonLocalBlock, in tiles"], Settings(size=size, images=16, batch_size=16)
     )
     ratio = large["NonLocalBlock"].memory / large["NonLocalBlock, in tiles"].memory
     print(f"scenes of {size} x {size}: the map makes the step's memory {ratio:.1f} times as large")
-assert max(apart) <= 0.01 and ratio > 2
+assert max(apart) <= 0.03 and ratio > 2
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The same, but for what rounding does: the sums are added in another order. The memory is not: with scenes
+# The same, but for what rounding does: the sums are added in another order (and 300 steps may make a scene or
+# some of it). The memory is not: with scenes
 # twice as large in each direction the maps of 12 x 12 become 24 x 24, and $L^2$ grows by 16 where all else
 # grows by 4.
 #
 # </details>
 #
-# **2.** Suppose no mechanism did anything: all rows were the baseline, with a spread like its own. By how much
-# would the best of them be ahead?
+# **2.** Suppose no mechanism did anything: all rows were the baseline, with a spread like its own, each with luck
+# of its own. By how much would the best of them be ahead?
 
 # %%
 rng = np.random.default_rng(0)
@@ -831,7 +897,8 @@ assert "NonLocalBlock" in silent and "SqueezeExcitation" not in silent
 #
 # - Nearly every mechanism weighs or gathers; in both, $x$ stands in several places, and backward each of them
 #   sends something back. Forget one, and the check finds it.
-# - A map shows where an attention looks, not whether looking there helps.
+# - A map shows where an attention looks, not whether looking there helps. And a row of a table shows a mechanism
+#   with its settings, in one network, on one task: change one of them and compare, before you give a reason.
 # - One seed tells little. Compare seed by seed, give the error, and mind how many rows you looked at: the best
 #   of many is always ahead.
 # - Parameters, multiply-adds, time and memory are four prices, not one. Buy a control for the same price.
