@@ -109,6 +109,10 @@ def follow(exercise: Exercise, answer: Any, case: Case, right: Trace | None = No
                     break
             if answer._side.changed and not exercise.may_change_inputs:
                 raise _changed_its_input(answer._side.changed)
+        else:  # what the learner's side says of itself must not shorten what is looked at
+            if right is not None and len(trace.steps) < len(right.steps):
+                trace.steps.append(Step(right.steps[len(trace.steps)].label, None, {}))
+                trace.difference = Difference("Nothing came back that could be looked at.")
     except (SubjectError, Mistake) as error:
         trace.error = error
     finally:

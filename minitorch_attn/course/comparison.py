@@ -25,6 +25,7 @@ MARKS = ("\ue000", "\ue001")
 _FLOAT32_TOLERANCE = 1e-4
 
 _MOST_ELEMENTS, _MOST_LINES = 72, 12  # printed in full up to here
+_MOST_TRIED = 1_000_000  # elements of an array of a wrong shape of which all sums are tried
 _WINDOW = 6  # rows and columns of a larger array that are printed around the first difference
 
 
@@ -133,6 +134,8 @@ def _compare(got: Any, expected: Any, terms: _Terms) -> Difference | None:
 
 
 def _is_numeric(value: Any) -> bool:
+    if type(value) is int:
+        return abs(value) < 2**63  # no array holds a larger one
     return isinstance(value, (bool, int, float, np.generic, np.ndarray))
 
 
@@ -148,6 +151,8 @@ def describe(value: Any) -> str:
         return str(bool(value))
     if _is_numeric(value):
         return f"the number {_digits(value)}"
+    if isinstance(value, int):
+        return "an integer that is too large for an array"
     if isinstance(value, str):
         return f"the text {value[:60]!r}"
     if isinstance(value, (list, tuple)) and not value:
@@ -345,6 +350,8 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _causes_of_shape(got: np.ndarray, expected: np.ndarray) -> Iterator[Cause]:
+    if got.size > _MOST_TRIED:
+        return
     if got.ndim == expected.ndim and 2 <= got.ndim <= 4:
         orders = itertools.permutations(range(got.ndim))
         if any(_equal(got.transpose(order), expected) for order in orders):

@@ -21,6 +21,8 @@ from .submission import BadNotebook, Submission, read_submission
 #: After so many cells that ended the notebook's process, it is given up.
 MOST_LOST = 5
 
+_MOST_LETTERS = 10_000  # of what a learner is told of an exercise
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -316,8 +318,9 @@ def _words_of(error: SubjectError, name: str = "") -> str:
 
 
 def _writable(text: str) -> str:
-    """Text that can be written as UTF-8, whatever a learner's exception put into it."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Text for a file and a terminal, of limited length, whatever a learner's code put into it."""
+    text = text[:_MOST_LETTERS].encode("utf-8", "replace").decode("utf-8")
+    return "".join(one if one.isprintable() or one in "\n\t" else " " for one in text)
 
 
 def _one_line(text: str) -> str:

@@ -46,14 +46,18 @@ from typing import Any
 import numpy as np
 
 from .files import ROOT
-from .wire import KINDS, MOST_BYTES, WireError, read_message, write_message
+from .wire import KINDS, MOST_BYTES, MOST_WORDS, read_message, write_message
 
 Message = dict[str, Any]
 Arrays = list[np.ndarray]
 
 _DEEPEST = 20
-_MOST_ITEMS = 100_000
+_MOST_ITEMS = 10_000
 _MOST_PRINTED = 2_000
+_MOST_WARNED = 20
+_MOST_LETTERS = 500  # of an exception's text, of a warning
+_MOST_ALTOGETHER = 256 * 2**20  # bytes of arrays that come back in one check: they are all kept
+_LATEST = 5.0  # seconds past its time in which a check may still tidy up
 
 
 class SubjectError(Exception):
@@ -144,7 +148,7 @@ def encode(value: Any, arrays: Arrays, keep: Callable[[Any], list], depth: int =
 def decode(node: list, arrays: Arrays, find: Callable[[list], Any]) -> Any:
     """Undo `encode`; `find` turns the list that names an object into what stands for it."""
     match node:
-        case ["plain", value]:
+        case ["plain", None | bool() | int() | float() | str() as value]:
             return value
         case ["array", int(index)]:
             return arrays[index]
@@ -188,6 +192,7 @@ class Side:
     ):
         self._send = send
         self.seconds = self._left = seconds
+        self._room = _MOST_ALTOGETHER
         self.changed: list[str] = []
         self.printed: list[str] = []
         self.warned: list[str] = []
@@ -202,6 +207,8 @@ class Side:
         SubjectLost
             If the learner's side no longer answers.
         """
+        if self._left is not None and self._left < -_LATEST:
+            raise SubjectLost("it went on answering, slowly, past its time")
         arrays: Arrays = []
         message: Message = {"do": do}
         for key, value in request.items():
@@ -212,10 +219,14 @@ class Side:
         reply, arrays = self._send(message, arrays)
         if self._left is not None:
             self._left -= time.perf_counter() - started
+        self._room -= sum(array.nbytes for array in arrays)
+        if self._room < 0:
+            raise SubjectError("TooMuch", f"more than {_MOST_ALTOGETHER / 2**20:.0f} MiB in all")
         try:
             return self._open(reply, arrays)
-        except (LookupError, TypeError, ValueError, RecursionError) as error:
-            raise SubjectLost(f"its answer cannot be read: {error}") from error
+        except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            words = str(error)[:_MOST_LETTERS]
+            raise SubjectLost(f"its answer cannot be read: {words}") from error
 
     def _open(self, reply: Message, arrays: Arrays) -> Any:
         """Read a reply, and take nothing in it for what it should be."""
@@ -223,8 +234,10 @@ class Side:
         self.warned += _new_words(reply["warned"], self.warned)
         if "error" in reply:
             kind, text, frames = reply["error"]
-            own = tuple(Frame(str(name), int(line), str(code)) for name, line, code in frames)
-            raise SubjectError(str(kind), str(text), own)
+            own = tuple(
+                Frame(_cut(name), int(line), _cut(code)) for name, line, code in frames[-5:]
+            )
+            raise SubjectError(_cut(kind), _cut(text), own)
         self.changed += _new_words(reply["changed"], self.changed)
         return decode(reply["value"], arrays, self._handle)
 
@@ -240,11 +253,16 @@ class Side:
 
     def _handle(self, node: list) -> Handle:
         _, number, kind, text = node
-        return Handle(self, int(number), str(kind), str(text))
+        return Handle(self, int(number), _cut(kind), _cut(text))
+
+
+def _cut(text: Any) -> str:
+    """Text of limited length: the other side may have left its own limits out."""
+    return str(text)[:_MOST_LETTERS]
 
 
 def _new_words(words: list, known: list[str]) -> list[str]:
-    return [str(one)[:200] for one in words if one not in known][:20]
+    return [_cut(one) for one in words[:_MOST_WARNED] if _cut(one) not in known]
 
 
 #: Parts of a request that are text or numbers of the seam's own, not values.
@@ -347,7 +365,8 @@ class Host:
                 outgoing.clear()
                 reply["error"] = _describe(error)
         reply["printed"] = printed.getvalue()
-        reply["warned"] = list(dict.fromkeys(str(one.message) for one in warned))
+        words = dict.fromkeys(_cut(one.message) for one in warned)
+        reply["warned"] = list(words)[:_MOST_WARNED]
         return reply, outgoing
 
     def do_call(self, request: _Request) -> Any:
@@ -630,20 +649,16 @@ class Worker:
         self._process = (launch or launch_freely(folder))(command, settings)
         self._outbox: queue.SimpleQueue = queue.SimpleQueue()
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
-        # Threads do the waiting: neither a full pipe nor a silent one stops the grader.
-        for work in (self._write, self._read):
-            threading.Thread(target=work, daemon=True).start()
+        # A thread does the waiting: neither a full pipe nor a silent one stops the grader.
+        threading.Thread(target=self._converse, daemon=True).start()
 
-    def _write(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+    def _converse(self) -> None:
+        """Carry over requests and bring back one reply for each: a flood stays in the pipe."""
+        try:
             while (item := self._outbox.get()) is not None:
                 write_message(self._process.stdin, *item)  # type: ignore[arg-type]
-
-    def _read(self) -> None:
-        try:
-            while True:
-                self._inbox.put(read_message(self._process.stdout))  # type: ignore[arg-type]
-        except (WireError, OSError, ValueError) as error:
+                self._inbox.put(read_message(self._process.stdout, MOST_WORDS))  # type: ignore[arg-type]
+        except Exception as error:  # whatever comes over the pipe, `send` hears of it
             self._inbox.put(error)
 
     def send(self, request: Message, arrays: Arrays) -> tuple[Message, Arrays]:

@@ -14,7 +14,11 @@ from typing import IO, Any
 import numpy as np
 
 #: A message larger than this is refused, whoever sends it.
-MOST_BYTES = 256 * 2**20
+MOST_BYTES = 128 * 2**20
+
+#: A reply whose header is larger than this is refused: numbers and text that are read from JSON
+#: take many times the memory that they take on the pipe.
+MOST_WORDS = 2 * 2**20
 
 #: The arrays that cross: booleans, integers, floats, complex numbers, text.
 KINDS = "biufcUS"
@@ -47,8 +51,17 @@ def write_message(pipe: IO[bytes], message: dict[str, Any], arrays: list[np.ndar
     pipe.flush()
 
 
-def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
+def read_message(
+    pipe: IO[bytes], most_words: int = MOST_BYTES
+) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Receive a message and its arrays; trusts nothing that it reads.
+
+    Parameters
+    ----------
+    pipe : binary file
+        Where it comes from.
+    most_words : int
+        How many bytes its header may have.
 
     Raises
     ------
@@ -56,7 +69,7 @@ def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
         If the pipe ends, or what comes is not a message.
     """
     magic, length = _LENGTHS.unpack(_exactly(pipe, _LENGTHS.size))
-    if magic != _MAGIC or length > MOST_BYTES:
+    if magic != _MAGIC or length > most_words:
         raise WireError("this is not a message")
     try:
         header = json.loads(_exactly(pipe, length))
@@ -99,8 +112,9 @@ def _from_npy(blob: bytes) -> np.ndarray:
         shape, columns_first, dtype = read_header(buffer)
     except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise WireError(f"an array's header cannot be read: {error}") from error
-    data = blob[buffer.tell() :]
-    sizes_fit = all(type(n) is int and n >= 0 for n in shape)
+    data = memoryview(blob)[buffer.tell() :]
+    # Text of no letters fits any shape into no bytes, and NumPy would make room for a letter each.
+    sizes_fit = dtype.itemsize and all(type(n) is int and n >= 0 for n in shape)
     if dtype.kind not in KINDS or not sizes_fit or math.prod(shape) * dtype.itemsize != len(data):
         raise WireError(f"an array of dtype {dtype} and shape {shape} in {len(data)} bytes")
     if not data:

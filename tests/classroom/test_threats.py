@@ -4,17 +4,27 @@ Where an attack leaves the right answers as they are, full points mean that it f
 gets through makes the answers wrong, or the test sees what it did.
 """
 
+import io
+import json
 import os
 import socket
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import minitorch_attn as mt
 from minitorch_attn.classroom.jobs import do
+from minitorch_attn.course.checking import examine
+from minitorch_attn.course.exercise import Case, Exercise, tensors
 from minitorch_attn.course.files import ROOT
+from minitorch_attn.course.subject import here
+from minitorch_attn.course.wire import MOST_WORDS, WireError, read_message
 
 from .submissions import POINTS, RIGHT, job, notebook, terms, wall_or_none
+
+resource = pytest.importorskip("resource")  # Windows, where nothing is graded, has none
 
 ALL = sum(POINTS.values())
 
@@ -439,6 +449,148 @@ def relu(x):
     return x
 """
     assert graded(relu=spying)[0]["relu"].points == 0
+
+
+# -- over the pipe --------------------------------------------------------------------------
+
+#: Gets at the pipe behind the host's back: all that comes over it can be the submission's own.
+PIPE = """
+import gc, io, json, time
+things = gc.get_objects()
+pipe = next(one for one in things if isinstance(one, io.BufferedWriter) and one.fileno() > 2)
+names = next(one for one in things if type(one) is dict and "NotebookHost" in one)
+honest = names["write_message"]
+def send(message):
+    header = json.dumps({"message": message, "arrays": []}).encode()
+    pipe.write(b"mta1" + len(header).to_bytes(8, "little") + header)
+    pipe.flush()
+def answer_by(forged):
+    names["write_message"] = forged
+"""
+
+
+def test_replies_that_nobody_asked_for_take_none_of_the_graders_memory(graded):
+    flood = """
+def relu(x):
+    for _ in range(1500):
+        send({"flood": "x" * 2**20})
+    return np.maximum(x, 0)
+"""
+    graded()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rows, points = graded(PIPE, relu=flood)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert rows["relu"].points == 0
+    assert after - before < 300 * 2**10
+
+
+FORGED = {
+    "an endless text": """
+    {"error": ["TypeError", "TypeError: " * 10**5, []], "printed": "", "warned": []}
+""",
+    "an endless kind": """
+    {"value": ["object", 0, "x" * 10**6, "y" * 10**6], "printed": "", "warned": [], "changed": []}
+""",
+    "words without end": """
+    {"error": ["E", "", [["f", 1, "x" * 10**3]] * 10**3], "printed": "p" * 10**5,
+     "warned": ["w" * 10**4] * 50}
+""",
+    "a number past all numbers": """
+    {"error": ["E", "", [["f", float("inf"), ""]]], "printed": "", "warned": []}
+""",
+    "a list as a plain value": """
+    {"value": ["plain", [[]] * 10**5], "printed": "", "warned": [], "changed": []}
+""",
+    "an object that does not exist": """
+    {"value": ["object", -7, "function", "f"], "printed": "", "warned": [], "changed": []}
+""",
+    "nothing of what a reply has": "{}",
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_forged_replies_cost_the_grader_neither_time_nor_room(graded, kind):
+    relu = f"""
+def relu(x):
+    answer_by(lambda pipe, message, arrays: send({FORGED[kind].strip()}))
+"""
+    started = time.process_time()
+    rows, points = graded(PIPE, relu=relu)
+    assert rows["relu"].points == 0
+    assert rows["relu"].verdict != "error" and "answer_by" not in rows["relu"].message
+    assert len(rows["relu"].message) <= 10_000
+    assert time.process_time() - started < 10
+
+
+def test_who_answers_slowly_has_no_more_time_than_others(graded):
+    """Past its time nothing interrupts a process that answers; each answer could take its grace."""
+    relu = """
+def slowly(*message):
+    time.sleep(3)
+    honest(*message)
+def relu(x):
+    answer_by(slowly)
+    return np.maximum(x, 0)
+"""
+    rows, points = graded(PIPE, relu=relu)
+    assert rows["relu"].verdict == "stopped"
+    assert "past its time" in rows["relu"].message
+
+
+def test_an_answer_that_hides_a_gradient_is_not_right():
+    exercise = Exercise(
+        "00.twice",
+        reference=lambda x: 2 * x,
+        cases=[Case("three numbers", np.arange(3.0))],
+        observe=tensors,
+        hints=[],
+    )
+
+    def twice(x):
+        x.requires_grad = False  # so that nobody asks for its gradient
+        return mt.tensor(2 * x.numpy(), requires_grad=True)
+
+    report = examine(exercise, here(twice))
+    assert report.verdict == "wrong"
+    assert "gradient of x" in str(report.page)
+    assert examine(exercise, here(exercise.reference)).verdict == "right"
+
+
+def test_a_number_that_no_array_holds_is_a_wrong_answer(graded):
+    rows, points = graded(relu="def relu(x):\n    return 10**400")
+    assert rows["relu"].verdict == "wrong"
+    assert points == ALL - POINTS["relu"]
+
+
+def test_an_answer_of_a_million_times_the_size_takes_no_longer_to_explain(graded):
+    relu = "def relu(x):\n    return np.zeros((1, 1, 1, 1, 2**25), np.int8)"
+    started = time.process_time()
+    rows, points = graded(relu=relu)
+    assert rows["relu"].verdict == "wrong"
+    assert points == ALL - POINTS["relu"]
+    assert time.process_time() - started < 10
+
+
+def test_what_steers_a_terminal_is_taken_out_of_messages(graded):
+    rows, _ = graded(relu='def relu(x):\n    raise ValueError("\\x1b[2J \\x07 \\u202e \\r")')
+    assert all(one.isprintable() or one == "\n" for one in rows["relu"].message)
+
+
+def test_an_array_of_text_without_letters_is_refused():
+    """Its bytes are none whatever its shape, and NumPy would make room for a letter each."""
+    header = b"{'descr': '<U0', 'fortran_order': False, 'shape': (1099511627776,)}\n"
+    blob = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    words = json.dumps({"message": {}, "arrays": [len(blob)]}).encode()
+    pipe = io.BytesIO(b"mta1" + len(words).to_bytes(8, "little") + words + blob)
+    with pytest.raises(WireError, match="U0"):
+        read_message(pipe)
+
+
+def test_a_header_that_would_take_much_memory_to_read_is_refused():
+    words = b'{"message": {"x": [' + b"[]," * 10**6 + b'0]}, "arrays": []}'
+    pipe = io.BytesIO(b"mta1" + len(words).to_bytes(8, "little") + words)
+    with pytest.raises(WireError):
+        read_message(pipe, MOST_WORDS)
 
 
 # -- odd files ------------------------------------------------------------------------------
