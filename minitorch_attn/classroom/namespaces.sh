@@ -11,6 +11,8 @@ PATH=$PATH:/usr/sbin:/sbin
 
 mount --make-rprivate /
 mount -t tmpfs -o mode=755,nosuid,nodev,size=1m tmpfs "$room"
+mkdir "$room/tmp" # first: what is shown may lie below it
+mount -t tmpfs -o "mode=1777,nosuid,nodev,size=$size" tmpfs "$room/tmp"
 
 place() { # an empty file or folder, to mount something on
     if [ -d "$1" ]; then
@@ -53,9 +55,8 @@ for device in null zero full random urandom; do
     place "/dev/$device"
     mount --bind "/dev/$device" "$room/dev/$device"
 done
-mkdir "$room/proc" "$room/tmp" "$room/.outside"
+mkdir "$room/proc" "$room/.outside"
 mount -t proc -o nosuid,nodev,noexec proc "$room/proc"
-mount -t tmpfs -o "mode=1777,nosuid,nodev,size=$size" tmpfs "$room/tmp"
 mkdir "$room/dev/shm"
 mount --bind "$room/tmp" "$room/dev/shm"
 

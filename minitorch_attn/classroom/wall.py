@@ -150,6 +150,7 @@ def _with_bubblewrap(command: Sequence[str], bounds: Bounds) -> list[str]:
     size = str(bounds.disk)
     line = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
     line += ["--new-session", "--hostname", "classroom", "--as-pid-1"]
+    line += ["--size", size, "--tmpfs", str(SCRATCH)]  # first: what is shown may lie below it
     for path in _shown():
         way = ["--symlink", os.readlink(path)] if path.is_symlink() else ["--ro-bind", str(path)]
         line += [*way, str(path)]
@@ -157,7 +158,7 @@ def _with_bubblewrap(command: Sequence[str], bounds: Bounds) -> list[str]:
         place = str(path)
         way = ["--tmpfs", place, "--remount-ro"] if path.is_dir() else ["--ro-bind", os.devnull]
         line += [*way, place]
-    line += ["--dev", "/dev", "--proc", "/proc", "--size", size, "--tmpfs", str(SCRATCH)]
+    line += ["--dev", "/dev", "--proc", "/proc"]
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(SCRATCH), "--"]
     return [*line, *_confined(command, bounds, user=None, privileged=False)]
 
@@ -311,7 +312,5 @@ def _missing_for(wall: Wall) -> str:
         return "needs Linux"
     if wall.name == "bubblewrap" and os.getuid() == 0:
         return "needs an ordinary user, not the administrator"
-    if buried := [path for path in _shown() if SCRATCH in path.parents]:
-        return f"{buried[0]} lies in {SCRATCH}, which is empty behind it: move it elsewhere"
     program = {"bubblewrap": "bwrap", "namespaces": "unshare"}[wall.name]
     return "" if shutil.which(program) else f"the program {program} is not installed"
