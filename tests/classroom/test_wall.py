@@ -25,7 +25,8 @@ def wall(request):
 
 def run(wall, source, seconds=60):
     """Run a program behind a wall: its output, and why it ended if it was stopped."""
-    process = wall.launch([sys.executable, "-c", source], {})
+    settings = {"PYTHONPATH": walls._library_path()}
+    process = wall.launch([sys.executable, "-c", source], settings)
     output, _ = process.communicate(timeout=seconds)
     return output.decode(), process.reason
 
