@@ -13,6 +13,7 @@ import numpy as np
 
 from . import data, engine, nn, optim
 from .checkpoint import CheckpointError
+from .command_line import count
 from .data import DataLoader, ImageDataset, Subset, transforms
 from .models import se_resnet
 from .optim import lr_scheduler
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--blocks",
-        type=_positive,
+        type=count,
         default=1,
         metavar="N",
         help="residual blocks in each of the three stages (default %(default)s)",
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--no-download", action="store_true", help="use only files that are there")
     what.add_argument(
         "--limit",
-        type=_positive,
+        type=count,
         metavar="N",
         help="take only the first N training and the first N test images (default: all)",
     )
@@ -79,11 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     how = parser.add_argument_group("how to train")
     how.add_argument(
-        "--epochs", type=_positive, default=5, metavar="N", help="in all (default %(default)s)"
+        "--epochs", type=count, default=5, metavar="N", help="in all (default %(default)s)"
     )
     how.add_argument(
         "--batch-size",
-        type=_positive,
+        type=count,
         default=64,
         metavar="N",
         help="images in a step (default %(default)s)",
@@ -277,13 +278,6 @@ def _not_negative(text: str) -> float:
     number = float(text)
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text}")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
 
 

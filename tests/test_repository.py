@@ -37,7 +37,7 @@ ROOMS = [
         "training",
         "viz",
     },
-    {"compare", "reproduce", "training_cli"},
+    {"command_line", "compare", "reproduce", "training_cli"},
     {"course"},
     {"classroom"},
 ]

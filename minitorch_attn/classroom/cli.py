@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
 import shlex
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..command_line import count
 from ..course import plan
 from ..course.files import write_atomically
 from ..course.grade_cli import exercise_set
@@ -23,7 +23,7 @@ from .cluster import BadCluster, graded_on
 from .collect import collect
 from .folder import BadClass, ClassFolder
 from .grading import graded_here
-from .jobs import Job, Terms
+from .jobs import Job, Terms, digest_of
 from .journal import Busy, Journal
 from .records import BadRoster, Graded
 from .wall import WAYS, NoWall, choose
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step = _step(steps, "grade", _grade, "grade what is new or changed")
     _add_sets(step)
     step.add_argument(
-        "--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="at once"
+        "--processes", type=count, default=os.cpu_count() or 1, metavar="N", help="at once"
     )
     step.add_argument(
         "--scheduler", metavar="ADDRESS", help="grade on a Dask cluster, as in tcp://host:8786"
@@ -92,12 +92,6 @@ def _add_sets(step: argparse.ArgumentParser) -> None:
     step.add_argument(
         "sets", nargs="*", type=exercise_set, metavar="NN", help="exercise sets; all if left out"
     )
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -234,7 +228,7 @@ def _terms(folder: ClassFolder, number: int, wall: str | None) -> Terms:
 def _is_done(known: Graded | None, path: Path, terms_digest: str) -> bool:
     if known is None or known.terms != terms_digest:
         return False
-    return known.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    return known.digest == digest_of(path.read_bytes())
 
 
 @contextlib.contextmanager
@@ -253,8 +247,8 @@ def _feedback(args: argparse.Namespace) -> int:
     folder = ClassFolder.open(args.folder)
     people = {one.learner: one for one in folder.roster}
     title = folder.settings.title
-    count = 0
-    for graded in _grades(folder, args.sets):
+    grades = _grades(folder, args.sets)
+    for graded in grades:
         for suffix, text in (
             (".txt", feedback.feedback_text(graded, people.get(graded.learner), title)),
             (".html", feedback.feedback_html(graded, people.get(graded.learner), title)),
@@ -262,8 +256,7 @@ def _feedback(args: argparse.Namespace) -> int:
             path = folder.feedback(graded.learner, graded.lesson, suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)
-        count += 1
-    print(f"{count} pages in {folder.root / 'feedback'}")
+    print(f"{len(grades)} pages in {folder.root / 'feedback'}")
     return 0
 
 

@@ -8,12 +8,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from ..course import plan, solution_source
-from ..course.files import ROOT
 from ..course.grade import Limits, Room, Row, grade, open_room
 from ..course.subject import Launch
 from .records import Graded
@@ -49,12 +48,10 @@ class Terms:
     def digest(self) -> str:
         """SHA-256 of all that a score depends on: these terms, but the wall, and the checks."""
         own = {key: value for key, value in asdict(self).items() if key != "wall"}
-        checks = (
-            ROOT / "minitorch_attn" / "course" / "checks" / f"{plan.lesson(self.lesson).name}.py"
-        )
         parts = [json.dumps(own, sort_keys=True).encode()]
-        parts += [path.read_bytes() for path in (checks, solution_source.source_path(self.lesson))]
-        return hashlib.sha256(b"\0".join(parts)).hexdigest()
+        for path in (plan.lesson(self.lesson).checks, solution_source.source_path(self.lesson)):
+            parts.append(path.read_bytes())
+        return digest_of(b"\0".join(parts))
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class Job:
     @property
     def digest(self) -> str:
         """SHA-256 of the notebook."""
-        return hashlib.sha256(self.content).hexdigest()
+        return digest_of(self.content)
 
     def graded(self, rows: list[Row], seconds: float) -> Graded:
         """The record of its grade."""
@@ -101,6 +98,11 @@ class Job:
     def failed(self, why: str) -> Graded:
         """The record of there being none."""
         return self.graded([Row(self.notebook, "", 0, 0, "error", cause=why, message=why)], 0.0)
+
+
+def digest_of(content: bytes) -> str:
+    """SHA-256, as text."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def do(job: Job) -> Graded:
@@ -125,7 +127,7 @@ def do(job: Job) -> Graded:
             limits=terms.limits,
             room=room,
         )
-    own = [Row(**asdict(row) | {"notebook": job.notebook}) for row in rows]
+    own = [replace(row, notebook=job.notebook) for row in rows]
     return job.graded(own, time.monotonic() - started)
 
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ..command_line import count, count_or_0
 from ..engine.optional import require
 from . import report, sweep
 from .backbone import Backbone, place
@@ -59,32 +60,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: all)",
     )
     parser.add_argument(
-        "--seeds", type=_count, default=5, metavar="N", help="of each row (default %(default)s)"
+        "--seeds", type=count, default=5, metavar="N", help="of each row (default %(default)s)"
     )
     parser.add_argument(
         "--epochs",
-        type=_count,
+        type=count,
         default=Settings.epochs,
         metavar="N",
         help="of each training (default %(default)s)",
     )
     parser.add_argument(
         "--images",
-        type=_count,
+        type=count,
         default=Settings.images,
         metavar="N",
         help="scenes to train on (default %(default)s)",
     )
     parser.add_argument(
         "--workers",
-        type=_count,
+        type=count,
         default=2,
         metavar="N",
         help="trainings at a time, of one thread each (default %(default)s)",
     )
     parser.add_argument(
         "--rounds",
-        type=_count_or_0,
+        type=count_or_0,
         default=ROUNDS,
         metavar="N",
         help="how often each row is timed; 0 keeps the times that the file has "
@@ -106,17 +107,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--afresh", action="store_true", help="forget what the file of results holds"
     )
-
-
-def _count(text: str, least: int = 1) -> int:
-    number = int(text) if text.isdecimal() else -1
-    if number < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text}")
-    return number
-
-
-def _count_or_0(text: str) -> int:
-    return _count(text, least=0)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from .files import ROOT
 
@@ -56,9 +57,14 @@ class Lesson:
         return (ROOT / "notebooks" / "source" / f"{self.name}.py").is_file()
 
     @property
+    def checks(self) -> Path:
+        """The file of its exercise set's checks."""
+        return ROOT / "minitorch_attn" / "course" / "checks" / f"{self.name}.py"
+
+    @property
     def has_exercises(self) -> bool:
         """Whether its exercise set has checks yet."""
-        return (ROOT / "minitorch_attn" / "course" / "checks" / f"{self.name}.py").is_file()
+        return self.checks.is_file()
 
 
 LESSONS = (

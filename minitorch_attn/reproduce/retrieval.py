@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import data, engine, nn, optim
 from ..attention import CroW, RegionalAttention
+from ..command_line import count, rate
 from ..data import DataLoader, ImageDataset, TensorDataset
 from ..retrieval import (
     Index,
@@ -29,7 +30,6 @@ from ..retrieval import (
     spoc,
 )
 from ..training import DivergedError, fit
-from .arguments import count, rate
 
 SEEN = 0.7  # the share of classes that the network is trained on
 APART = 10  # of the training images every tenth is kept apart, and whitening learned on these

@@ -12,10 +12,10 @@ import numpy as np
 from .. import data, engine, nn, optim, viz
 from .. import functional as F
 from ..attention import SpatialTransformer
+from ..command_line import count, rate
 from ..data import DataLoader, ImageDataset, TensorDataset
 from ..engine.optional import require
 from ..training import DivergedError, evaluate, fit
-from .arguments import count, rate
 from .distorted_digits import PROTOCOLS, SIZE, Distort
 
 TRANSFORMS = ("affine", "projective", "thin_plate_spline")

@@ -38,6 +38,12 @@ def test_a_sample_that_was_put_in_twice_is_still_another_one():
     np.testing.assert_array_equal(found, [[0, 1], [1, 0], [2, 2]])
 
 
+def test_features_far_from_zero_have_the_same_hardest_triplets():
+    features = np.array([[0.0], [0.25], [1.0], [3.0], [3.5]])
+    near, far = (nn.hardest_triplets(features + shift, [0, 0, 1, 1, 0]) for shift in (0, 2.0**30))
+    np.testing.assert_array_equal(near, far)
+
+
 def test_no_triplets_where_all_are_of_one_identity_or_each_of_its_own():
     for identities in (np.zeros(9, int), np.arange(9)):
         assert all(len(part) == 0 for part in nn.hardest_triplets(FEATURES, identities))
