@@ -100,4 +100,4 @@ def _place(direction: str, op: str, layer: str) -> str:
 
 def _has(test: Callable[[Any], Any], value: Any) -> bool:
     floating = isinstance(value, float) or getattr(value, "dtype", np.dtype(int)).kind == "f"
-    return floating and bool(test(value).any())
+    return floating and bool(test(value).any().item())

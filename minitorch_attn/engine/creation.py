@@ -6,28 +6,38 @@ from typing import Any
 
 import numpy as np
 
-from .backend import array_module
+from .backend import array_module, as_array, module_of_device, to_device
 from .dtypes import get_default_dtype
 from .random import default_generator
 from .tensor import Tensor, tensor
 
 
 def full(
-    shape: tuple[int, ...], value: float, dtype: Any = None, requires_grad: bool = False
+    shape: tuple[int, ...],
+    value: float,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: str = "cpu",
 ) -> Tensor:
     """A tensor of a shape with every element equal to `value`, of the dtype of `tensor(value)`."""
     dtype = tensor(value).dtype if dtype is None else dtype
-    return Tensor(np.full(shape, value, dtype), requires_grad)
+    return Tensor(module_of_device(device).full(shape, value, dtype), requires_grad)
 
 
-def zeros(*shape: int, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: int, dtype: Any = None, requires_grad: bool = False, device: str = "cpu"
+) -> Tensor:
     """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`."""
-    return Tensor(np.zeros(_shape(shape), dtype or get_default_dtype()), requires_grad)
+    xp, dtype = module_of_device(device), dtype or get_default_dtype()
+    return Tensor(xp.zeros(_shape(shape), dtype), requires_grad)
 
 
-def ones(*shape: int, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *shape: int, dtype: Any = None, requires_grad: bool = False, device: str = "cpu"
+) -> Tensor:
     """A tensor of ones: `ones(2, 3)` or `ones((2, 3))`."""
-    return Tensor(np.ones(_shape(shape), dtype or get_default_dtype()), requires_grad)
+    xp, dtype = module_of_device(device), dtype or get_default_dtype()
+    return Tensor(xp.ones(_shape(shape), dtype), requires_grad)
 
 
 def zeros_like(x: Tensor) -> Tensor:
@@ -40,13 +50,19 @@ def ones_like(x: Tensor) -> Tensor:
     return Tensor(array_module(x._data).ones_like(x._data))
 
 
-def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
+def arange(
+    start: float,
+    end: float | None = None,
+    step: float = 1,
+    dtype: Any = None,
+    device: str = "cpu",
+) -> Tensor:
     """start, start + step, ... up to but without end; with one argument, from 0 to it.
 
     Integers give integers, floats the default dtype.
     """
     start, end = (0, start) if end is None else (start, end)
-    values = np.arange(start, end, step)
+    values = module_of_device(device).arange(start, end, step)
     if dtype is None and values.dtype.kind == "f":
         dtype = get_default_dtype()
     return tensor(values, dtype)
@@ -57,13 +73,14 @@ def randn(
     dtype: Any = None,
     requires_grad: bool = False,
     generator: np.random.Generator | None = None,
+    device: str = "cpu",
 ) -> Tensor:
-    """Standard normal numbers, from `generator` or the default one (see `manual_seed`).
+    """Standard normal numbers, from `generator` or the device's default one (see `manual_seed`).
 
     They are drawn in float64 and rounded: every dtype gives the same numbers.
     """
-    values = (generator or default_generator()).standard_normal(_shape(shape))
-    return tensor(values, dtype or get_default_dtype(), requires_grad)
+    values = (generator or default_generator(device)).standard_normal(_shape(shape))
+    return tensor(values, dtype or get_default_dtype(), requires_grad, device)
 
 
 def rand(
@@ -71,15 +88,17 @@ def rand(
     dtype: Any = None,
     requires_grad: bool = False,
     generator: np.random.Generator | None = None,
+    device: str = "cpu",
 ) -> Tensor:
-    """Numbers uniform in [0, 1), from `generator` or the default one (see `manual_seed`).
+    """Numbers uniform in [0, 1), from `generator` or the device's default one (`manual_seed`).
 
     They are drawn in float64 and rounded, but not to 1: every dtype gives the same numbers.
     """
-    values = (generator or default_generator()).random(_shape(shape))
+    values = to_device((generator or default_generator(device)).random(_shape(shape)), device)
     kind = np.dtype(dtype or get_default_dtype()).type
     below_one = np.nextafter(kind(1), kind(0))
-    return Tensor(np.minimum(values.astype(kind), below_one), requires_grad)
+    values = array_module(values).minimum(values.astype(kind), below_one)
+    return Tensor(as_array(values), requires_grad)
 
 
 def _shape(shape: tuple) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 
 
-def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+def require(module: str, *, extra: str, purpose: str, note: str = "") -> ModuleType:
     """Import an optional module, or say what it is needed for and how to install it.
 
     Parameters
@@ -15,6 +15,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         The extra of this package that installs it, e.g. ``"course"``.
     purpose : str
         What it is needed for, as a phrase that follows "to": ``"save a state dict"``.
+    note : str
+        A sentence to add, such as what else to install it with.
 
     Returns
     -------
@@ -36,6 +38,6 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     raise ImportError(
         f"To {purpose}, the package {package!r} is needed, and it is not installed here. "
         f'Install it with: python -m pip install "minitorch-attn[{extra}]" '
-        f'(in a checkout: python -m pip install -e ".[{extra}]").',
+        f'(in a checkout: python -m pip install -e ".[{extra}]").' + (note and f" {note}"),
         name=package,
     )

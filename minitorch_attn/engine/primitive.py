@@ -8,9 +8,11 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from .backend import Array, as_array, device_of, is_array
+from . import backend
+from .backend import Array, as_array, is_array
+from .devices import beside
 from .dtypes import FLOAT16, FLOAT32, FLOAT64, as_floats, unwidened
-from .errors import DeviceError, DTypeError, GraphError, ShapeError, explain
+from .errors import DTypeError, GraphError, ShapeError, explain
 from .graph import Node, mode
 from .signature import Signature
 from .tensor import Tensor, as_numbers, wrap
@@ -88,8 +90,11 @@ def primitive(
             else:
                 arrays.append(_constant(name, x))
                 sources.append(None)
+        given = settings
         if settings:
             settings = {key: _setting(name, key, value) for key, value in settings.items()}
+        if backend.gpu_in_use:
+            arrays, settings = beside(name, inputs, arrays, given, settings)
         if floats is not None:
             arrays, rounded = as_floats(arrays, floats)
         else:
@@ -106,7 +111,7 @@ def primitive(
         except (ValueError, TypeError, IndexError) as error:
             if isinstance(error, (ShapeError, DTypeError)) and str(error).startswith(f"{name}:"):
                 raise  # the author has explained it
-            raise _explained(error, name, arrays) from error
+            raise explain(error, name, arrays) from error
         if type(result) is not tuple or len(result) != 2:
             raise TypeError(f"{name} must return (output, rules), as @primitive describes")
         y, rules = result
@@ -189,12 +194,3 @@ def _holds_gradient(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(map(_holds_gradient, value))
     return isinstance(value, Tensor) and value.requires_grad
-
-
-def _explained(error: Exception, op: str, arrays: list) -> Exception:
-    devices = [device_of(a) for a in arrays if is_array(a)]
-    if len(set(devices)) > 1:
-        return DeviceError(
-            f"{op}: its inputs lie on different devices ({', '.join(devices)}): move them to one"
-        )
-    return explain(error, op, arrays)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import backend, graph, mutation
+from . import backend, devices, graph, mutation
 from .backend import Array
 from .dtypes import get_default_dtype, unwidened
 from .errors import DTypeError, GraphError, ShapeError, describe, explain, no_such_dim
@@ -217,7 +217,7 @@ class Tensor:
         self._assign("x[index] = value", index, value)
 
     def copy_(self, values: Any) -> Tensor:
-        """Overwrite the values in place."""
+        """Overwrite the values in place, by values that may lie on another device."""
         return self._assign("x.copy_(values)", ..., values)
 
     def fill_(self, value: float) -> Tensor:
@@ -257,11 +257,15 @@ class Tensor:
                     "are recorded: update it inside `with no_grad():`"
                 )
             return compute(self, other)
+        if backend.gpu_in_use:
+            devices.common_device(what, {"x": self, "y": other})
         self._write(what, update, self._data, _plain(other))
         return self
 
     def _write(self, what: str, write: Callable, *arguments: Any) -> None:
         """Write into the array, so that the graph hears of it and errors say what was done."""
+        if backend.gpu_in_use:
+            arguments = tuple(devices.moved(x, self.device) for x in arguments)
         mutation.note_write(self._data)
         try:
             write(*arguments)
@@ -361,7 +365,9 @@ class Tensor:
         def __ge__(self, other: Any) -> Tensor: ...
 
 
-def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any, dtype: Any = None, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
     """Make a tensor from numbers, nested lists or an array; the data is copied.
 
     Parameters
@@ -373,15 +379,22 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         default one (float32, see `set_default_dtype`).
     requires_grad : bool
         Whether `backward()` should compute the gradient with respect to this tensor.
+    device : "cpu" or "cuda", optional
+        Where the copy lies. Left out, an array on a GPU stays there.
 
     Raises
     ------
+    DeviceError
+        If there is no such device, or no GPU that can be used.
     DTypeError
         If the values are not numbers, or a gradient is asked of integers.
     ShapeError
         If nested lists differ in length.
     """
-    return Tensor(as_numbers(data, dtype).copy(), requires_grad)
+    values = as_numbers(data, dtype)
+    if device not in (None, backend.device_of(values)):
+        return Tensor(backend.to_device(values, device), requires_grad)
+    return Tensor(values.copy(), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None) -> Tensor:
@@ -474,7 +487,7 @@ def _gradients(
                 f"{output.shape}: reduce it first (for example .sum()), or pass gradient="
             )
         dy = backend.array_module(output._data).ones_like(output._data)
-    dy = as_numbers(dy, output.dtype)
+    dy = backend.to_device(as_numbers(dy, output.dtype), output.device)
     if dy.shape != output.shape:
         raise ShapeError(f"gradient of shape {dy.shape} for a tensor of shape {output.shape}")
     return graph.gradients(output._node, dy, retain_graph, wanted)

@@ -12,6 +12,7 @@ from minitorch_attn.engine import (
     GraphError,
     ShapeError,
     Tensor,
+    backend,
     get_default_dtype,
     no_grad,
     primitive,
@@ -317,25 +318,38 @@ def test_any_number_of_inputs():
 # -- devices -----------------------------------------------------------------------------------
 
 
-def test_inputs_on_different_devices_are_told(monkeypatch):
-    class FakeGpuArray:
-        shape, dtype, size, ndim = (2,), np.dtype("float64"), 2, 1
+class ArrayOnGpu:
+    """As much of cupy.ndarray as tells where a tensor lies."""
 
-        def copy(self):
-            return self
+    shape, dtype, size, ndim = (2,), np.dtype("float64"), 2, 1
 
-        def astype(self, dtype, copy=True):
-            return self
+    def copy(self):
+        return self
 
-        def __add__(self, other):
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    def astype(self, dtype, copy=True):
+        return self
 
-    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(ndarray=FakeGpuArray))
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(ndarray=ArrayOnGpu))
+    monkeypatch.setattr(backend, "gpu_in_use", True)
+    return tensor(ArrayOnGpu())
+
+
+def test_inputs_on_different_devices_are_told(on_gpu):
     with pytest.raises(DeviceError) as error:
-        add(tensor(FakeGpuArray()), leaf(1.0, 2.0))
+        add(on_gpu, leaf(1.0, 2.0))
     assert str(error.value) == (
-        "add: its inputs lie on different devices (cuda, cpu): move them to one"
+        "add: input 0 (2,) float64 lies on 'cuda' and input 1 (2,) float64 lies on 'cpu': move one "
+        "of them, for example with x.to('cuda'), or all parameters of a module with "
+        "model.to('cuda')"
     )
+
+
+def test_a_setting_on_another_device_is_told_by_its_name(on_gpu):
+    with pytest.raises(DeviceError, match="and by .* lies on 'cpu'"):
+        scale(on_gpu, by=(0, [tensor([1])]))
 
 
 # -- floats ------------------------------------------------------------------------------------

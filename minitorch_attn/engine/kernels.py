@@ -1,0 +1,161 @@
+"""Kernels: functions of CUDA C++ for what is slow as NumPy-style code on a GPU.
+
+A kernel is written once for all its element types: where the source says `T`, a macro puts the
+type of the arrays it is launched with. It is compiled when it is first launched, by the compiler
+that comes with CuPy, which needs no headers: everything a source uses beside CUDA's own names is
+in the prelude that stands in front of each (`cuda/intrinsics.cuh`, `cuda/prelude.cuh`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .backend import is_array, raw_kernel
+
+FLOATS = ("half_t", "bfloat_t", "float", "double")
+KERNELS: list[Kernel] = []  # every kernel of the library, in the order of definition
+
+THREADS = 256  # of a block, where the work of each element is its own
+MOST_BLOCKS = 65_536  # beyond that a thread takes several elements, one after another
+
+_C_TYPES = {
+    "float16": "half_t",
+    "bfloat16": "bfloat_t",
+    "float32": "float",
+    "float64": "double",
+    "int32": "int",
+    "int64": "long long",
+    "uint8": "unsigned char",
+    "uint32": "unsigned int",
+    "uint64": "unsigned long long",
+    "bool": "bool",
+}
+
+Size = int | tuple[int, ...]
+
+
+class Kernel:
+    """A function of CUDA C++ that is compiled for each set of constants it is launched with.
+
+    Parameters
+    ----------
+    name : str
+        The function in the source, declared ``extern "C" __global__ void name(...)``.
+    source : str or Path
+        CUDA C++ without ``#include``, or the file that holds it. An integer argument is a
+        ``long long``, a floating-point one a ``double``, an array a pointer to its elements.
+    variants : sequence of dict
+        The constants it may be launched with, such as ``{"T": "float"}``: what is compiled to
+        check it where there is no GPU.
+    """
+
+    def __init__(self, name: str, source: str | Path, variants: Sequence[Mapping[str, Any]] = ()):
+        self.name = name
+        self._source = source
+        self.variants = [dict(variant) for variant in variants] or [{}]
+        KERNELS.append(self)
+
+    def __call__(
+        self, grid: Size, block: Size, *arguments: Any, shared: int = 0, **constants: Any
+    ) -> None:
+        """Run the kernel on the arrays' device.
+
+        Parameters
+        ----------
+        grid, block : int or tuple of int
+            How many blocks, of how many threads each, along up to three axes.
+        *arguments : arrays and numbers
+            In the order of the kernel's parameters.
+        shared : int
+            Bytes of shared memory that a block is given beyond what the source declares.
+        **constants : dtype, str, int or bool
+            Macros of the source; a dtype stands for its type in C.
+
+        Raises
+        ------
+        ValueError
+            If an array is not C-contiguous: a kernel gets nothing but its first address.
+        """
+        for i, argument in enumerate(arguments):
+            if is_array(argument) and not argument.flags.c_contiguous:
+                raise ValueError(
+                    f"kernel {self.name!r}: argument {i} of shape {argument.shape} is not "
+                    "C-contiguous: give ascontiguousarray() of it"
+                )
+        grid, block = _three(grid), _three(block)
+        if math.prod(grid) == 0 or math.prod(block) == 0:
+            return  # no element to work on
+        compiled = _compiled(
+            self, shared, *sorted((k, c_constant(v)) for k, v in constants.items())
+        )
+        compiled(grid, block, tuple(map(_argument, arguments)), shared_mem=shared)
+
+    def over(self, count: int, *arguments: Any, **constants: Any) -> None:
+        """Run the kernel with a thread for each of `count` elements, which `FOR_EACH` finds."""
+        blocks = min(-(-count // THREADS), MOST_BLOCKS)
+        self(blocks, THREADS, *arguments, **constants)
+
+    def code(self, constants: Mapping[str, Any]) -> str:
+        """The whole text that is compiled."""
+        source = self._source
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+        macros = [f"#define {name} {c_constant(value)}" for name, value in constants.items()]
+        return "\n".join([_header("intrinsics.cuh"), *macros, _header("prelude.cuh"), text])
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.name!r})"
+
+
+def c_constant(value: Any) -> str:
+    """A constant as CUDA C++ writes it: a dtype by the name of its type.
+
+    Raises
+    ------
+    TypeError
+        If kernels know no such type.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, int, np.integer)):
+        return str(int(value))
+    name = np.dtype(value).name
+    if name not in _C_TYPES:
+        raise TypeError(f"kernels have no type for {name}: they know {', '.join(_C_TYPES)}")
+    return _C_TYPES[name]
+
+
+SHARED_WITHOUT_ASKING = 48 * 1024  # bytes; a block that needs more has to say so
+
+
+@functools.cache
+def _compiled(
+    xp: ModuleType, kernel: Kernel, shared: int, constants: tuple[tuple[str, str], ...]
+) -> Any:
+    compiled = raw_kernel(xp, kernel.code(dict(constants)), kernel.name)
+    if shared > SHARED_WITHOUT_ASKING:
+        compiled.max_dynamic_shared_size_bytes = shared
+    return compiled
+
+
+@functools.cache
+def _header(name: str) -> str:
+    return (Path(__file__).parent / "cuda" / name).read_text(encoding="utf-8")
+
+
+def _three(size: Size) -> tuple[int, ...]:
+    sizes = (size,) if isinstance(size, int) else tuple(size)
+    return (*sizes, *(1,) * (3 - len(sizes)))
+
+
+def _argument(value: Any) -> Any:
+    """Numbers in the two types that kernels declare them with."""
+    if is_array(value):
+        return value
+    return np.float64(value) if isinstance(value, (float, np.floating)) else np.int64(value)
