@@ -1,7 +1,11 @@
 """Arrays and the graph: tensors, primitives, the reverse pass and the gradient checker."""
 
 from .anomaly import detect_anomaly, inside_layer
-from .backend import array_module
+from .backend import (
+    array_module,
+    get_float32_matmul_precision,
+    set_float32_matmul_precision,
+)
 from .creation import arange, full, ones, ones_like, rand, randn, zeros, zeros_like
 from .dtypes import get_default_dtype, set_default_dtype
 from .errors import AnomalyError, DeviceError, DTypeError, GraphError, ShapeError
@@ -30,6 +34,7 @@ __all__ = [
     "enable_grad",
     "full",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "grad",
     "gradcheck",
@@ -43,6 +48,7 @@ __all__ = [
     "rand",
     "randn",
     "set_default_dtype",
+    "set_float32_matmul_precision",
     "set_num_threads",
     "sum_to_shape",
     "tensor",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..engine import DTypeError, Tensor, as_tensor, inside_layer, no_grad
-from ..engine.backend import to_device
 from ..engine.graph import mode
 from .hooks import RemovableHandle
 from .parameter import Parameter
@@ -281,7 +280,7 @@ class Module:
             )
         with no_grad():
             for name in own.keys() & given.keys():
-                own[name].copy_(to_device(given[name].data, own[name].device))
+                own[name].copy_(given[name])
         return IncompatibleKeys(difference.missing, difference.unexpected)
 
     def _state(self) -> dict[str, Tensor]:
@@ -342,10 +341,13 @@ class Module:
         DTypeError
             If the dtype is not a floating-point type.
         DeviceError
-            If there is no such device.
+            If there is no such device, or no GPU that can be used.
         """
         for target in targets:
-            dtype, device = (dtype, target) if target in ("cpu", "cuda") else (target, device)
+            if isinstance(target, str) and target.startswith(("cpu", "cuda")):
+                device = target
+            else:
+                dtype = target
         if dtype is not None and np.dtype(dtype).kind != "f":
             raise DTypeError(f"parameters must be floating-point numbers, not {np.dtype(dtype)}")
         for tensor in itertools.chain(self.parameters(), self.buffers()):
@@ -356,6 +358,14 @@ class Module:
             if tensor.grad is not None:
                 tensor.grad = tensor.grad.to(dtype=kept, device=device)
         return self
+
+    def cuda(self) -> Self:
+        """Move parameters and buffers to the GPU."""
+        return self.to("cuda")
+
+    def cpu(self) -> Self:
+        """Move parameters and buffers to the CPU."""
+        return self.to("cpu")
 
     def float(self) -> Self:
         """Convert parameters and buffers to float32."""
