@@ -1,0 +1,116 @@
+"""The module that stands in for `cupy`: its names, no others."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import random
+from .arrays import ndarray
+from .functions import cupy_function, ufunc
+from .surface import surface
+from .traffic import note
+
+
+class StandIn(ModuleType):
+    """A module of CuPy's names. Functions are made when they are asked for.
+
+    Raises
+    ------
+    AttributeError
+        For a name that CuPy does not have.
+    NotImplementedError
+        For one that it has and the stand-in has not.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        contents = surface()["modules"][self.__name__]
+        if name not in {*contents["functions"], *contents["ufuncs"], *contents["others"]}:
+            raise AttributeError(
+                f"module {self.__name__!r} (CuPy {surface()['version']}) has no attribute {name!r}"
+            )
+        found = self._find(name)
+        setattr(self, name, found)
+        return found
+
+    def _find(self, name: str) -> Any:
+        numpy_name = self.__name__.replace("cupy", "numpy", 1)
+        if (function := cupy_function(numpy_name, name)) is not None:
+            return function
+        if f"{self.__name__}.{name}" in surface()["modules"]:
+            return StandIn(f"{self.__name__}.{name}")
+        if name in ("RawKernel", "RawModule"):
+            return getattr(importlib.import_module(".kernels", __package__), name)
+        value = getattr(np, name, None) if self.__name__ == "cupy" else None
+        if isinstance(value, float) or (isinstance(value, type) and issubclass(value, np.generic)):
+            return value
+        raise NotImplementedError(f"the stand-in for CuPy has no {self.__name__}.{name}")
+
+
+class Device:
+    """The one simulated card."""
+
+    id = 0
+    compute_capability = "80"
+
+    def __init__(self, device: int = 0):
+        if device != 0:
+            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was asked to."""
+        note("synchronisations")
+
+    def use(self) -> None:
+        """Make it the current device."""
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return "<CUDA Device 0>"
+
+
+def _cuda() -> ModuleType:
+    cuda = ModuleType("cupy.cuda")
+    stream = SimpleNamespace(synchronize=Device().synchronize, ptr=0)
+    cuda.Device = Device
+    cuda.Stream = SimpleNamespace(null=stream)
+    cuda.get_current_stream = lambda: stream
+    cuda.is_available = lambda: True
+    cuda.runtime = SimpleNamespace(
+        getDeviceCount=lambda: 1,
+        deviceSynchronize=Device().synchronize,
+        getDeviceProperties=lambda device: {"name": b"simulated GPU"},
+    )
+    return cuda
+
+
+def make_cupy() -> StandIn:
+    """The stand-in module."""
+    cupy = StandIn("cupy")
+    cupy.__version__ = surface()["version"]
+    cupy.__path__ = []  # submodules are attributes; none is found on disk
+    cupy.ndarray = ndarray
+    cupy.ufunc = ufunc
+    cupy.dtype = np.dtype
+    cupy.newaxis = None
+    cupy.iinfo, cupy.finfo = np.iinfo, np.finfo
+    cupy.cuda = _cuda()
+    cupy.random = StandIn("cupy.random")
+    cupy.random.Generator = random.Generator
+    cupy.random.default_rng = random.Generator
+    return cupy
