@@ -1,5 +1,7 @@
 """Run the benchmarks: a table of times and ratios, and the same as JSON."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import ctypes
@@ -8,22 +10,25 @@ import importlib
 import json
 import os
 import platform
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .measure import CASES, Result, clock_for, measure
+from .measure import CASES, Case, Result, clock_for, measure
 
-MODULES = (
-    "engine_overhead",
-    "convolution",
-    "sampling",
-    "normalization",
-    "pooling",
-    "attention",
-    "networks",
-)
+MODULES = {
+    "cpu": (
+        "engine_overhead",
+        "convolution",
+        "sampling",
+        "normalization",
+        "pooling",
+        "attention",
+        "networks",
+    ),
+    "cuda": ("gpu",),
+}
 PEERS = ("torch", "dezero", "chainer", "mygrad", "autograd")
 
 
@@ -34,22 +39,82 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of samples (default 15)")
     parser.add_argument("--threads", type=int, default=1, help="threads per library (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
+    parser.add_argument("--device", choices=MODULES, default="cpu", help="default cpu")
+    parser.add_argument(
+        "--simulated",
+        action="store_true",
+        help="with --device cuda: every case once, small, on a simulated card; no time means "
+        "anything, but where it breaks shows",
+    )
     options = parser.parse_args()
     _set_threads(options.threads)
     _keep_freed_memory()
-    for module in MODULES:  # now, not above: libraries read the number of threads on import
+    for module in MODULES[options.device]:  # now: libraries read the number of threads on import
         importlib.import_module(f".{module}", __package__)
     importlib.import_module("minitorch_attn").set_num_threads(options.threads)
-    results: list[Result] = []
-    for name, case in CASES.items():
-        if options.only in name:
-            found = measure(case, options.rounds, clock_for(options.threads))
-            _print_table(name, found)
-            results += found
+    with _card(options) if options.device == "cuda" else contextlib.nullcontext(None) as card:
+        results = _run(options, card)
     if options.json:
         about = {"threads": options.threads, "rounds": options.rounds, **_versions()}
-        report = {"about": about, "results": [asdict(r) for r in results]}
+        about |= card.about if card else {}
+        report = {"about": about, "results": [_without_nothing(asdict(r)) for r in results]}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _run(options: argparse.Namespace, card: Card | None) -> list[Result]:
+    results: list[Result] = []
+    for name, case in CASES.items():
+        if options.only in name and case.device == options.device:
+            clock = card.clock if card else clock_for(options.threads)
+            found = measure(case, 1 if options.simulated else options.rounds, clock)
+            if card:
+                found = [card.placed(result, case) for result in found]
+            _print_table(name, found)
+            results += found
+    return results
+
+
+class Card:
+    """A GPU: its name, what it reaches, and how far below that a result lies."""
+
+    def __init__(self, simulated: bool):
+        roofline = importlib.import_module(".roofline", __package__)
+        runtime = importlib.import_module("minitorch_attn.engine.backend").gpu_module().cuda.runtime
+        name = importlib.import_module("minitorch_attn").cuda.get_device_name()
+        self.clock = roofline.wall_clock_of_gpu
+        self.ceilings = roofline.measure_ceilings(*((1 << 10, 16) if simulated else ()))
+        self.about = {
+            "card": name,
+            "driver": runtime.driverGetVersion(),
+            "cuda": runtime.runtimeGetVersion(),
+            "bandwidth": self.ceilings.bandwidth,
+            "rates": self.ceilings.rates,
+        }
+        rates = ", ".join(f"{p} {r * 1e-12:.1f}" for p, r in self.ceilings.rates.items())
+        print(f"{name}: copies {self.ceilings.bandwidth * 1e-9:.0f} GB/s; TFLOP/s: {rates}")
+
+    def placed(self, result: Result, case: Case) -> Result:
+        """A result with its distance from the roofline, and images a second."""
+        seconds = result.microseconds * 1e-6
+        return replace(
+            result,
+            roofline=self.ceilings.seconds(case.work) / seconds,
+            images_per_second=case.images / seconds if case.images else None,
+        )
+
+
+@contextlib.contextmanager
+def _card(options: argparse.Namespace) -> Iterator[Card]:
+    with contextlib.ExitStack() as stack:
+        if options.simulated:
+            simulator = importlib.import_module("minitorch_attn.simulator")
+            stack.enter_context(simulator.simulated_gpu())
+            importlib.import_module(".gpu", __package__).small = True
+        yield Card(options.simulated)
+
+
+def _without_nothing(result: dict) -> dict:
+    return {name: value for name, value in result.items() if value is not None}
 
 
 def _set_threads(count: int) -> None:
@@ -75,12 +140,14 @@ def _print_table(name: str, results: Iterable[Result]) -> None:
         print(
             f"  {r.contender:<16}{r.microseconds:>10.2f}{r.ratio:>10.2f}"
             f"   {r.low:.2f} to {r.high:.2f}"
+            + (f"   {r.roofline:.0%} of the roofline" if r.roofline else "")
+            + (f"   {r.images_per_second:.0f} images/s" if r.images_per_second else "")
         )
 
 
 def _versions() -> dict[str, str]:
     installed = {}
-    for library in ("numpy", *PEERS):
+    for library in ("numpy", "cupy-cuda12x", "cupy-cuda13x", *PEERS):
         with contextlib.suppress(PackageNotFoundError):
             installed[library] = version(library)
     return {

@@ -32,11 +32,20 @@ class Case:
         How many operations one call does: times are given for one of them.
     contenders : callable
         Yields (name, function without arguments).
+    device : str
+        "cpu" or "cuda".
+    work : Work, optional
+        What a call has to do at least, for the roofline of a card.
+    images : int
+        How many images a call trains on, if it is a step of training.
     """
 
     name: str
     operations: int
     contenders: Callable[[], Iterator[tuple[str, Callable[[], Any]]]]
+    device: str = "cpu"
+    work: Any = None
+    images: int = 0
 
 
 @dataclass
@@ -49,6 +58,10 @@ class Result:
         Median over the rounds.
     ratio, low, high : float
         Median and quartiles, over the rounds, of its time divided by the reference's.
+    roofline : float, optional
+        The least time that the card could take, divided by this one.
+    images_per_second : float, optional
+        Of a step of training.
     """
 
     case: str
@@ -58,16 +71,18 @@ class Result:
     ratio: float
     low: float
     high: float
+    roofline: float | None = None
+    images_per_second: float | None = None
 
 
 CASES: dict[str, Case] = {}
 
 
-def case(name: str, operations: int = 1) -> Callable:
-    """Register a function that yields the contenders of a case."""
+def case(name: str, operations: int = 1, **about: Any) -> Callable:
+    """Register a function that yields the contenders of a case; see `Case`."""
 
     def register(contenders: Callable) -> Callable:
-        CASES[name] = Case(name, operations, contenders)
+        CASES[name] = Case(name, operations, contenders, **about)
         return contenders
 
     return register

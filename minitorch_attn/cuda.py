@@ -33,8 +33,8 @@ def get_device_name() -> str:
     DeviceError, ImportError
         If there is none, as everything below.
     """
-    runtime = gpu_module().cuda.runtime
-    name = runtime.getDeviceProperties(runtime.getDevice())["name"]
+    cuda = gpu_module().cuda
+    name = cuda.runtime.getDeviceProperties(cuda.Device().id)["name"]
     return name.decode() if isinstance(name, bytes) else name
 
 

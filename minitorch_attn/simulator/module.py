@@ -95,8 +95,32 @@ def _cuda() -> ModuleType:
         getDeviceCount=lambda: 1,
         deviceSynchronize=Device().synchronize,
         getDeviceProperties=lambda device: {"name": b"simulated GPU"},
+        driverGetVersion=lambda: 12090,
+        runtimeGetVersion=lambda: 12090,
+        memGetInfo=lambda: (1 << 33, 1 << 33),
     )
     return cuda
+
+
+class MemoryPool:
+    """The memory of the simulated card, which is the CPU's: nothing is kept from it."""
+
+    def used_bytes(self) -> int:
+        """Bytes that arrays occupy: not counted."""
+        return 0
+
+    total_bytes = used_bytes
+
+    def free_all_blocks(self) -> None:
+        """Give back what no array occupies."""
+
+
+def _core() -> SimpleNamespace:
+    """What chooses the precision of matrix products; NumPy has one."""
+    return SimpleNamespace(
+        set_compute_type=lambda dtype, kind: None,
+        _routines_linalg=SimpleNamespace(COMPUTE_TYPE_DEFAULT=1, COMPUTE_TYPE_TF32=7),
+    )
 
 
 def make_cupy() -> StandIn:
@@ -110,6 +134,8 @@ def make_cupy() -> StandIn:
     cupy.newaxis = None
     cupy.iinfo, cupy.finfo = np.iinfo, np.finfo
     cupy.cuda = _cuda()
+    cupy.get_default_memory_pool = MemoryPool
+    cupy._core = _core()
     cupy.random = StandIn("cupy.random")
     cupy.random.Generator = random.Generator
     cupy.random.default_rng = random.Generator
