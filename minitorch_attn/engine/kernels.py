@@ -92,9 +92,9 @@ class Kernel:
         grid, block = _three(grid), _three(block)
         if math.prod(grid) == 0 or math.prod(block) == 0:
             return  # no element to work on
-        compiled = _compiled(
-            self, shared, *sorted((k, c_constant(v)) for k, v in constants.items())
-        )
+        xp = next(array_module(x) for x in arguments if is_array(x))
+        macros = tuple((name, c_constant(value)) for name, value in sorted(constants.items()))
+        compiled = _compiled(xp, self, shared, macros)
         compiled(grid, block, tuple(map(_argument, arguments)), shared_mem=shared)
 
     def over(self, count: int, *arguments: Any, **constants: Any) -> None:
