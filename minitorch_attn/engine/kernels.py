@@ -13,11 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .backend import is_array, raw_kernel
+from .backend import array_module, is_array, raw_kernel
 
 FLOATS = ("half_t", "bfloat_t", "float", "double")
 KERNELS: list[Kernel] = []  # every kernel of the library, in the order of definition
