@@ -1,0 +1,570 @@
+"""CUDA kernels on the CPU: compiled by the machine's C++ compiler, run by `emulator.h`.
+
+`RawKernel` is called as CuPy's is. What it runs is the kernel's own source, thread by thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import math
+import mmap
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .traffic import note
+
+HEADER = Path(__file__).with_name("emulator.h")
+
+# Limits of a card of compute capability 8.0.
+MOST_THREADS = 1024
+MOST_BLOCK = (1024, 1024, 64)
+MOST_GRID = (2**31 - 1, 65535, 65535)
+SHARED_WITHOUT_ASKING = 48 * 1024  # bytes
+MOST_SHARED = 163 * 1024
+
+PAGE = mmap.PAGESIZE
+STACK = 32 * PAGE  # of one thread of a kernel
+ALIGNMENT = 16  # bytes: the most that one access of a thread asks for
+GARBAGE = 0xFF  # the bytes of what was never written: NaN, or -1
+
+
+class NoCompiler(RuntimeError):
+    """No C++ compiler that could build a kernel for this machine."""
+
+
+class CompileError(RuntimeError):
+    """A kernel's source that is not C++."""
+
+
+class LaunchError(RuntimeError):
+    """A launch that a card would refuse, or one that went wrong on the way."""
+
+
+class RawKernel:
+    """A kernel of CUDA C++, run on the CPU: what stands in for `cupy.RawKernel`.
+
+    Parameters
+    ----------
+    code : str
+        The source; it includes nothing.
+    name : str
+        The kernel in it, declared ``extern "C" __global__ void name(...)``.
+    options : sequence of str
+        ``-D...`` and ``-std=...`` are passed to the compiler, others mean nothing here.
+    """
+
+    def __init__(self, code: str, name: str, options: Sequence[str] = (), **ignored: Any):
+        self.code = code
+        self.name = name
+        self.options = tuple(options)
+        self.max_dynamic_shared_size_bytes = SHARED_WITHOUT_ASKING
+
+    def __call__(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        args: Sequence[Any],
+        *,
+        shared_mem: int = 0,
+    ) -> None:
+        """Run the kernel on arrays of the stand-in.
+
+        Parameters
+        ----------
+        grid, block : sequence of int
+            How many blocks, of how many threads each, along up to three axes.
+        args : sequence
+            In the order of the kernel's parameters: arrays for pointers, `int` for ``long long``,
+            `float` for ``double``, `bool`, and NumPy's scalars for the types they are of.
+        shared_mem : int
+            Bytes of dynamic shared memory of each block.
+
+        Raises
+        ------
+        TypeError
+            If an argument is not of the type that the kernel declares.
+        LaunchError
+            If a card would refuse the launch, or if it goes wrong: threads that wait for one
+            another in vain, an address that is not the kernel's.
+        CompileError
+            If the source is not C++.
+        NoCompiler
+            If there is no compiler.
+        """
+        for i, argument in enumerate(args):
+            if isinstance(argument, np.ndarray):
+                raise TypeError(
+                    f"kernel {self.name!r}: argument {i} is an array on the host, not on the device"
+                )
+        self.run(grid, block, [getattr(a, "_host", a) for a in args], shared_mem=shared_mem)
+        note("launches")
+
+    def run(
+        self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0
+    ) -> None:
+        """Run the kernel as `__call__` does, on NumPy's arrays."""
+        grid, block = _three(grid), _three(block)
+        self._check_sizes(grid, block, shared_mem)
+        program = _program(self.code, self.name, self.options)
+        program.launch(grid, block, args, shared_mem)
+
+    def compile(self) -> None:
+        """Compile now rather than at the first launch."""
+        _program(self.code, self.name, self.options)
+
+    def _check_sizes(self, grid: tuple[int, ...], block: tuple[int, ...], shared: int) -> None:
+        def refuse(reason: str) -> None:
+            raise LaunchError(f"kernel {self.name!r}, grid {grid}, block {block}: {reason}")
+
+        for what, size, most in (("grid", grid, MOST_GRID), ("block", block, MOST_BLOCK)):
+            if any(n < 1 for n in size):
+                refuse(f"a {what} of nothing")
+            if any(n > limit for n, limit in zip(size, most)):
+                refuse(f"the largest {what} is {most}")
+        if math.prod(block) > MOST_THREADS:
+            refuse(f"{math.prod(block)} threads: a block has at most {MOST_THREADS}")
+        if not 0 <= self.max_dynamic_shared_size_bytes <= MOST_SHARED:
+            refuse(
+                f"max_dynamic_shared_size_bytes is {self.max_dynamic_shared_size_bytes}: "
+                f"a card has {MOST_SHARED}"
+            )
+        if shared > self.max_dynamic_shared_size_bytes:
+            refuse(
+                f"{shared} bytes of dynamic shared memory, "
+                f"{self.max_dynamic_shared_size_bytes} are allowed: "
+                "set kernel.max_dynamic_shared_size_bytes first"
+            )
+
+
+def _three(size: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(int(n) for n in size)
+    return (*sizes, *(1,) * (3 - len(sizes)))
+
+
+# ---------------------------------------------------------------- the order of threads
+
+_seed = int(os.environ.get("MINITORCH_ATTN_KERNEL_SEED", "0"))
+
+
+@contextlib.contextmanager
+def order(seed: int) -> Iterator[None]:
+    """Run kernels inside with the blocks and threads in another order.
+
+    Outside it is the order of seed $MINITORCH_ATTN_KERNEL_SEED, or 0.
+    """
+    global _seed
+    before, _seed = _seed, seed
+    try:
+        yield
+    finally:
+        _seed = before
+
+
+# ---------------------------------------------------------------- from source to program
+
+
+@functools.lru_cache(maxsize=None)
+def _program(code: str, name: str, options: tuple[str, ...]) -> Program:
+    return Program(name, parameter_names(code, name), _library(code, name, options))
+
+
+def parameter_names(code: str, name: str) -> list[str]:
+    """Names of a kernel's parameters, for messages."""
+    declared = re.search(rf"\b{name}\s*\(([^)]*)\)\s*\{{", code)
+    if declared is None:
+        return []
+    return [re.sub(r".*\W", "", part.strip(), flags=re.S) for part in declared[1].split(",")]
+
+
+_EXTERN_SHARED = re.compile(r"\bextern\s+__shared__\s+([^;\[]*?)(\w+)\s*\[\s*\]\s*;")
+_SHARED = re.compile(r"(?<!extern )\b__shared__\s+([^;{}]*);")
+
+
+def emulated(code: str, name: str) -> str:
+    """A kernel's source as the C++ compiler gets it: with shared memory and a way in."""
+
+    def dynamic(found: re.Match[str]) -> str:
+        kind, variable = found[1], found[2]
+        bare = re.sub(r"(__align__|alignas)\s*\([^()]*\)", "", kind).strip()
+        return f"{bare}* const {variable} = ({bare}*)emulator::dynamic_shared();"
+
+    def static(found: re.Match[str]) -> str:
+        names = re.findall(r"(\w+)\s*(?:\[[^,]*\]\s*)?(?:,|$)", found[1])
+        known = (f"static emulator::Shared known_{n}(&{n}, sizeof {n});" for n in names)
+        return " ".join([found[0], *known])
+
+    code = _SHARED.sub(static, _EXTERN_SHARED.sub(dynamic, code))
+    bounds = re.search(rf"__launch_bounds__\(([^;{{}}]*?)\)\s*(?:void\s+)?{name}\s*\(", code)
+    most_threads = bounds[1] if bounds else MOST_THREADS
+    return f"""#include "emulator.h"
+#line 1 "{name}"
+{code}
+#line 1 "launcher"
+static void emulated_kernel(void** arguments) {{ emulator::call(&{name}, arguments); }}
+extern "C" int emulated_launch(emulator::Launch* asked) {{
+    return emulator::launch(asked, emulated_kernel);
+}}
+extern "C" int emulated_parameters(emulator::Parameter* parameters) {{
+    return emulator::describe(&{name}, parameters);
+}}
+extern "C" int emulated_most_threads() {{ return emulator::first_of({most_threads}); }}
+"""
+
+
+@functools.cache
+def compiler() -> str:
+    """The C++ compiler: $CXX, or the first of c++, g++ and clang++ that is there.
+
+    Raises
+    ------
+    NoCompiler
+        If there is none, or none for a system whose threads can be emulated.
+    """
+    if sys.platform == "win32":
+        raise NoCompiler("kernels are emulated on Linux and macOS only")
+    chosen = os.environ.get("CXX")
+    for name in [chosen] if chosen else ["c++", "g++", "clang++"]:
+        if (found := shutil.which(name)) is not None:
+            return found
+    wanted = f"$CXX is {chosen!r}, which is not there" if chosen else "there is no g++ or clang++"
+    raise NoCompiler(f"to run a kernel on the CPU a C++ compiler is needed: {wanted}")
+
+
+FLAGS = (
+    *("-std=c++17", "-O1", "-fPIC", "-w"),
+    "-fno-strict-aliasing",  # kernels read the same bytes as numbers of several types
+    "-fwrapv",
+    "-fno-threadsafe-statics",
+    "-U_FORTIFY_SOURCE",  # it takes a switch of stacks for an attack
+)
+
+
+@functools.cache
+def _flags() -> tuple[str, ...]:
+    """How kernels are compiled; variables begin as garbage where the compiler can do that."""
+    garbage = "-ftrivial-auto-var-init=pattern"
+    probe = [compiler(), garbage, "-fsyntax-only", "-x", "c++", os.devnull]
+    able = subprocess.run(probe, capture_output=True).returncode == 0
+    return (*FLAGS, garbage) if able else FLAGS
+
+
+@functools.cache
+def _compiler_version() -> str:
+    told = subprocess.run([compiler(), "--version"], capture_output=True, text=True)
+    if told.returncode != 0:
+        raise NoCompiler(f"{compiler()} does not work: {told.stderr}")
+    return f"{compiler()} {told.stdout} {platform.machine()}"
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept, for this user alone."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "minitorch_attn" / "kernels"
+
+
+def _library(code: str, name: str, options: Sequence[str]) -> ctypes.CDLL:
+    """The kernel as a library, from the cache if it was compiled before."""
+    source = emulated(code, name)
+    flags = [*_flags(), *(o for o in options if o.startswith(("-D", "-std=", "--std=")))]
+    parts = [HEADER.read_text(encoding="utf-8"), source, *flags, _compiler_version()]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    built = cache_folder() / f"{key}.so"
+    if not built.exists():
+        _compile(source, name, flags, built)
+    return ctypes.CDLL(str(built))
+
+
+def _compile(source: str, name: str, flags: Sequence[str], built: Path) -> None:
+    """Compile in a folder of its own, then move it into place: others may do so too."""
+    built.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=built.parent, prefix="new-") as folder:
+        text, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
+        text.write_text(source, encoding="utf-8")
+        command = [compiler(), *flags, "-shared", f"-I{HEADER.parent}", str(text)]
+        told = subprocess.run([*command, "-o", str(library)], capture_output=True, text=True)
+        if told.returncode != 0:
+            raise CompileError(f"kernel {name!r} is not C++:\n{told.stderr}")
+        library.replace(built)
+
+
+# ---------------------------------------------------------------- launching
+
+
+class _Launch(ctypes.Structure):
+    """The struct of the same name in emulator.h."""
+
+    _fields_ = [
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("arguments", ctypes.POINTER(ctypes.c_void_p)),
+        ("stacks", ctypes.c_void_p),
+        ("stack_size", ctypes.c_size_t),
+        ("shared", ctypes.c_void_p),
+        ("shared_size", ctypes.c_size_t),
+        ("shared_limit", ctypes.c_size_t),
+        ("seed", ctypes.c_ulonglong),
+        ("failed", ctypes.c_int),
+        ("report", ctypes.c_char * 1024),
+        ("fault", ctypes.c_void_p),
+    ]
+
+
+class _Parameter(ctypes.Structure):
+    """The struct of the same name in emulator.h."""
+
+    _fields_ = [
+        ("pointer", ctypes.c_bool),
+        ("constant", ctypes.c_bool),
+        ("kind", ctypes.c_char),
+        ("size", ctypes.c_int),
+    ]
+
+    @property
+    def number(self) -> tuple[str, int]:
+        return self.kind.decode(), self.size
+
+    def __str__(self) -> str:
+        name = _C_NAMES.get(self.number, f"a struct of {self.size} bytes")
+        return f"{'const ' * self.constant}{name}*" if self.pointer else name
+
+
+_C_NAMES = {
+    ("b", 1): "bool",
+    ("f", 2): "half_t",
+    ("B", 2): "bfloat_t",
+    ("f", 4): "float",
+    ("f", 8): "double",
+    ("i", 1): "signed char",
+    ("i", 2): "short",
+    ("i", 4): "int",
+    ("i", 8): "long long",
+    ("u", 1): "unsigned char",
+    ("u", 2): "unsigned short",
+    ("u", 4): "unsigned",
+    ("u", 8): "unsigned long long",
+}
+
+
+def _number(dtype: np.dtype) -> tuple[str, int]:
+    """Kind and size of a dtype, as emulator.h tells them of a C type."""
+    return "B" if dtype.name == "bfloat16" else dtype.kind, dtype.itemsize
+
+
+class Program:
+    """A compiled kernel, and what it says of its parameters."""
+
+    def __init__(self, name: str, parameter_names: Sequence[str], library: ctypes.CDLL):
+        self.name = name
+        self._library = library
+        room = (_Parameter * 256)()
+        self._parameters = room[: library.emulated_parameters(room)]
+        known = len(parameter_names) == len(self._parameters)
+        self._names = parameter_names if known else [""] * len(self._parameters)
+        self._most_threads = library.emulated_most_threads()
+
+    def launch(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int
+    ) -> None:
+        """Run it, one launch at a time in this process."""
+        if math.prod(block) > self._most_threads:
+            raise LaunchError(
+                f"kernel {self.name!r}: {math.prod(block)} threads in a block, "
+                f"its __launch_bounds__ says at most {self._most_threads}"
+            )
+        if len(args) != len(self._parameters):
+            names = ", ".join(self._names)
+            raise TypeError(
+                f"kernel {self.name!r} has {len(self._parameters)} parameters ({names}), "
+                f"not {len(args)}"
+            )
+        values = [self._value(i, argument) for i, argument in enumerate(args)]
+        with _one_at_a_time:
+            self._launch(grid, block, values, shared)
+
+    def _value(self, i: int, argument: Any) -> np.ndarray | np.generic:
+        """An argument as an array or a scalar of just the type that the parameter has."""
+        parameter = self._parameters[i]
+        if isinstance(argument, (bool, int, float)):
+            kind = {bool: np.bool_, int: np.int64, float: np.float64}[type(argument)]
+            argument = kind(argument)
+        if not isinstance(argument, (np.ndarray, np.generic)):
+            given = f"a {type(argument).__name__}"
+        else:
+            same = _number(argument.dtype) == parameter.number
+            pointer = isinstance(argument, np.ndarray)
+            if pointer and parameter.pointer and not argument.flags.c_contiguous:
+                given = f"an array of strides {argument.strides}, not C-contiguous"
+            elif pointer == parameter.pointer and (same or pointer and parameter.kind in b"vs"):
+                return argument
+            else:
+                given = f"{argument.dtype} {'array' if pointer else 'number'}"
+        raise TypeError(
+            f"kernel {self.name!r}: argument {i} for `{parameter} {self._names[i]}` is {given}"
+        )
+
+    def _launch(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        values: Sequence[np.ndarray | np.generic],
+        shared: int,
+    ) -> None:
+        memory = Memory([value for value in values if isinstance(value, np.ndarray)])
+        numbers = [
+            (memory.address(value) if isinstance(value, np.ndarray) else value).tobytes()
+            for value in values
+        ]
+        places = [ctypes.create_string_buffer(number, len(number)) for number in numbers]
+        pointers = [ctypes.addressof(place) for place in places]
+        room = _room()
+        asked = _Launch(
+            grid=grid,
+            block=block,
+            arguments=(ctypes.c_void_p * len(places))(*pointers),
+            stacks=room.stacks,
+            stack_size=STACK,
+            shared=room.shared_end - -(-shared // ALIGNMENT) * ALIGNMENT,
+            shared_size=shared,
+            shared_limit=MOST_SHARED,
+            seed=_seed,
+        )
+        if self._library.emulated_launch(ctypes.byref(asked)):
+            text = asked.report.decode(errors="replace")
+            where = memory.describe(asked.fault, self._array_names(values)) if asked.fault else ""
+            raise LaunchError(f"kernel {self.name!r}: {text}{where}")
+        names = self._array_names(values)
+        constant = [p.constant for p in self._parameters if p.pointer]
+        if (spoilt := memory.spoilt()) is not None:
+            raise LaunchError(
+                f"kernel {self.name!r} wrote outside of `{names[spoilt]}` "
+                f"of shape {memory.arrays[spoilt].shape}"
+            )
+        memory.copy_back([array for array, kept in zip(memory.arrays, constant) if not kept])
+
+    def _array_names(self, values: Sequence[Any]) -> list[str]:
+        return [n for n, value in zip(self._names, values) if isinstance(value, np.ndarray)]
+
+
+_one_at_a_time = threading.Lock()  # the emulator keeps what runs in variables of its own
+
+
+# ---------------------------------------------------------------- memory with guards
+
+_mprotect = getattr(ctypes.CDLL(None), "mprotect", None)
+_FORBIDDEN = 0  # PROT_NONE
+
+
+def _forbid(address: int, size: int = PAGE) -> None:
+    _mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), _FORBIDDEN)
+
+
+def _pages(size: int) -> tuple[mmap.mmap, int]:
+    """Memory of its own with the address where it begins."""
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return pages, ctypes.addressof(ctypes.c_char.from_buffer(pages))
+
+
+class _Room:
+    """Where blocks run: stacks of their threads, and their dynamic shared memory before a guard."""
+
+    def __init__(self) -> None:
+        shared = -(-MOST_SHARED // PAGE) * PAGE
+        stacks = MOST_THREADS * STACK
+        self._pages, self.stacks = _pages(stacks + shared + PAGE)
+        self.shared_end = self.stacks + stacks + shared
+        for address in range(self.stacks, self.stacks + stacks + 1, STACK):
+            _forbid(address)  # a stack grows down, to here
+        _forbid(self.shared_end)
+
+
+_room = functools.cache(_Room)
+
+
+class Memory:
+    """Copies of a launch's arrays, each between pages that nobody may read or write.
+
+    An array ends where a page does, or up to 15 bytes before: there and on the page where it
+    begins garbage stands around it, in which writes show. Arrays that overlap share a copy.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self.arrays = arrays
+        spans = sorted({(a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays})
+        merged: list[tuple[int, int]] = []
+        for first, last in spans:
+            if merged and first < merged[-1][1]:
+                first, last = merged[-1][0], max(last, merged.pop()[1])
+            merged.append((first, last))
+        self._regions = [_Region(first, last) for first, last in merged]
+
+    def address(self, array: np.ndarray) -> np.uint64:
+        """Where the kernel finds an array."""
+        region = self._region(array)
+        return np.uint64(region.start + array.ctypes.data - region.first)
+
+    def _region(self, array: np.ndarray) -> _Region:
+        start = array.ctypes.data
+        end = start + array.nbytes
+        return next(r for r in self._regions if r.first <= start and end <= r.last)
+
+    def spoilt(self) -> int | None:
+        """The first array that was written before or behind, if there is one."""
+        spoilt = (i for i, a in enumerate(self.arrays) if not self._region(a).is_whole())
+        return next(spoilt, None)
+
+    def copy_back(self, written: Sequence[np.ndarray]) -> None:
+        """Bring to the arrays what the kernel made of them."""
+        for array in written:
+            ctypes.memmove(array.ctypes.data, int(self.address(array)), array.nbytes)
+
+    def describe(self, fault: int, names: Sequence[str]) -> str:
+        """Which array a forbidden address is near to."""
+        for array, name in zip(self.arrays, names):
+            region = self._region(array)
+            if region.begin <= fault < region.begin + region.size:
+                start = int(self.address(array))
+                place = (fault - start) // array.itemsize
+                return f": element {place} of `{name}`, which has {array.size}"
+        return ""
+
+
+class _Region:
+    """A guarded copy of the bytes from one address of the host to another."""
+
+    def __init__(self, first: int, last: int):
+        self.first, self.last = first, last
+        count = last - first
+        padding = -(count + first) % ALIGNMENT  # the copy is aligned as the array is
+        inner = -(-(count + padding) // PAGE) * PAGE
+        self.size = inner + 2 * PAGE
+        self._pages, self.begin = _pages(self.size)
+        end = self.begin + PAGE + inner
+        self.start = end - padding - count
+        before = self.start - self.begin - PAGE
+        self._around = ((self.begin + PAGE, before), (self.start + count, padding))
+        for address, size in self._around:
+            ctypes.memset(address, GARBAGE, size)
+        ctypes.memmove(self.start, first, count)
+        _forbid(self.begin)
+        _forbid(end)
+
+    def is_whole(self) -> bool:
+        """Whether the garbage around it is as it was."""
+        return all(
+            ctypes.string_at(address, size) == bytes([GARBAGE]) * size
+            for address, size in self._around
+        )
