@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -49,17 +48,23 @@ class Kernel:
     ----------
     name : str
         The function in the source, declared ``extern "C" __global__ void name(...)``.
-    source : str or Path
-        CUDA C++ without ``#include``, or the file that holds it. An integer argument is a
-        ``long long``, a floating-point one a ``double``, an array a pointer to its elements.
+    source : str, Path or tuple of them
+        CUDA C++ without ``#include``, or the file that holds it; of several, one after another.
+        An integer argument is a ``long long``, a floating-point one a ``double``, an array a
+        pointer to its elements.
     variants : sequence of dict
         The constants it may be launched with, such as ``{"T": "float"}``: what is compiled to
         check it where there is no GPU.
     """
 
-    def __init__(self, name: str, source: str | Path, variants: Sequence[Mapping[str, Any]] = ()):
+    def __init__(
+        self,
+        name: str,
+        source: str | Path | tuple[str | Path, ...],
+        variants: Sequence[Mapping[str, Any]] = (),
+    ):
         self.name = name
-        self._source = source
+        self._sources = source if isinstance(source, tuple) else (source,)
         self.variants = [dict(variant) for variant in variants] or [{}]
         KERNELS.append(self)
 
@@ -105,10 +110,12 @@ class Kernel:
 
     def code(self, constants: Mapping[str, Any]) -> str:
         """The whole text that is compiled."""
-        source = self._source
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
         macros = [f"#define {name} {c_constant(value)}" for name, value in constants.items()]
-        return "\n".join([_header("intrinsics.cuh"), *macros, _header("prelude.cuh"), text])
+        texts = [
+            source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+            for source in self._sources
+        ]
+        return "\n".join([_header("intrinsics.cuh"), *macros, _header("prelude.cuh"), *texts])
 
     def __repr__(self) -> str:
         return f"Kernel({self.name!r})"
