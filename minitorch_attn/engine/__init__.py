@@ -3,7 +3,9 @@
 from .anomaly import detect_anomaly, inside_layer
 from .backend import (
     array_module,
+    get_default_device,
     get_float32_matmul_precision,
+    set_default_device,
     set_float32_matmul_precision,
 )
 from .creation import arange, full, ones, ones_like, rand, randn, zeros, zeros_like
@@ -33,6 +35,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "full",
+    "get_default_device",
     "get_default_dtype",
     "get_float32_matmul_precision",
     "get_num_threads",
@@ -47,6 +50,7 @@ __all__ = [
     "primitive",
     "rand",
     "randn",
+    "set_default_device",
     "set_default_dtype",
     "set_float32_matmul_precision",
     "set_num_threads",

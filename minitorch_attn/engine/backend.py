@@ -96,6 +96,34 @@ def check_device(device: str) -> None:
     raise DeviceError(f"unknown device {device!r}: there are 'cpu' and 'cuda'{hint}")
 
 
+_default_device = "cpu"
+
+
+def get_default_device() -> str:
+    """Where new tensors and parameters lie: "cpu" at first."""
+    return _default_device
+
+
+def set_default_device(device: str) -> None:
+    """Choose where new tensors and parameters lie.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device, or no GPU that can be used.
+    ImportError
+        If CuPy is not installed.
+    """
+    global _default_device
+    module_of_device(device)
+    _default_device = device
+
+
+def placed(device: str | None) -> str:
+    """The device that is meant: the default one if none is named."""
+    return _default_device if device is None else device
+
+
 def module_of_device(device: str) -> ModuleType:
     """The library that makes arrays on a device: `numpy`, or `cupy`.
 

@@ -380,7 +380,8 @@ def tensor(
     requires_grad : bool
         Whether `backward()` should compute the gradient with respect to this tensor.
     device : "cpu" or "cuda", optional
-        Where the copy lies. Left out, an array on a GPU stays there.
+        Where the copy lies. Left out, a tensor or an array of a GPU stays where it is, anything
+        else goes to the default device (see `set_default_device`).
 
     Raises
     ------
@@ -392,8 +393,11 @@ def tensor(
         If nested lists differ in length.
     """
     values = as_numbers(data, dtype)
-    if device not in (None, backend.device_of(values)):
-        return Tensor(backend.to_device(values, device), requires_grad)
+    if backend.gpu_in_use or device is not None:
+        stays = isinstance(data, Tensor) or backend.on_gpu(values)
+        device = backend.device_of(values) if stays and device is None else backend.placed(device)
+        if device != backend.device_of(values):
+            return Tensor(backend.to_device(values, device), requires_grad)
     return Tensor(values.copy(), requires_grad)
 
 
