@@ -16,10 +16,19 @@ SCRATCH = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 os.environ["IPYTHONDIR"] = str(Path(SCRATCH.name) / "ipython")
 
 
+def pytest_addoption(parser):
+    """`pytest -m gpu --gpu-report FILE` keeps what came out on which card."""
+    parser.addoption("--gpu-report", metavar="FILE", help="write outcomes, card and versions there")
+
+
 def pytest_configure(config):
     """Name the sanitize file whole: nbval looks for it from the working directory."""
     config.option.nbval_sanitize_with = str(config.rootpath / "tests" / "nbval_sanitize.cfg")
     _settle(config.rootpath / "tests")
+    if config.getoption("--gpu-report") and not hasattr(config, "workerinput"):
+        from tests.gpu.report import Report
+
+        config.pluginmanager.register(Report(config.getoption("--gpu-report")))
 
 
 @pytest.hookimpl(tryfirst=True)  # before nbval starts the kernel of a notebook
