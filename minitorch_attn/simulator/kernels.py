@@ -177,7 +177,7 @@ def order(seed: int) -> Iterator[None]:
 # ---------------------------------------------------------------- from source to program
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _program(code: str, name: str, options: tuple[str, ...]) -> Program:
     return Program(name, parameter_names(code, name), _library(code, name, options))
 
@@ -398,7 +398,7 @@ class Program:
     def _value(self, i: int, argument: Any) -> np.ndarray | np.generic:
         """An argument as an array or a scalar of just the type that the parameter has."""
         parameter = self._parameters[i]
-        if isinstance(argument, (bool, int, float)):
+        if type(argument) in (bool, int, float):
             kind = {bool: np.bool_, int: np.int64, float: np.float64}[type(argument)]
             argument = kind(argument)
         if not isinstance(argument, (np.ndarray, np.generic)):
@@ -464,7 +464,7 @@ _one_at_a_time = threading.Lock()  # the emulator keeps what runs in variables o
 
 # ---------------------------------------------------------------- memory with guards
 
-_mprotect = getattr(ctypes.CDLL(None), "mprotect", None)
+_mprotect: Any = getattr(ctypes.CDLL(None), "mprotect", None)
 _FORBIDDEN = 0  # PROT_NONE
 
 
