@@ -7,6 +7,7 @@ the case says: for float32 PyTorch's TF32 is off, for TF32 it is on in both.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 import minitorch_attn as mt
 import minitorch_attn.functional as F
 from minitorch_attn.engine.anomaly import Inspector, inspecting
+from minitorch_attn.engine.backend import gpu_module
 from minitorch_attn.models import se_resnet
 from minitorch_attn.ops.multiply_adds import multiply_adds
 
@@ -155,12 +157,45 @@ for shape in CONVOLUTIONS:
                 normal(shape.N, shape.C, shape.size, shape.size),
                 normal(shape.O, shape.C // shape.groups, shape.k, shape.k),
             ]
-            return turns(
+            yield from turns(
                 lambda x, w: F.conv2d(x, w, **options),
                 lambda torch, x, w: torch.nn.functional.conv2d(x, w, **options),
                 inputs,
                 precision,
             )
+            if precision == "float32" and shape.groups == 1:
+                yield from on_cupy(shape, inputs)
+
+
+def on_cupy(shape: Shape, inputs: list[np.ndarray]) -> Contenders:
+    """DeZero and Chainer, whose convolutions take CuPy's arrays: where they still work."""
+    options = {"stride": shape.stride, "pad": shape.k // 2}
+    names = {"dezero": "conv2d", "chainer": "convolution_2d"}
+    for name, function in names.items():
+        library = peer(name)
+        conv = getattr(peer(f"{name}.functions"), function, None)
+        if library is None or conv is None or small:
+            continue
+        run = turn_of_variables(library, conv, inputs, options)
+        with contextlib.suppress(Exception):  # what breaks on this CuPy does not take part
+            run()
+            yield name, run
+
+
+def turn_of_variables(
+    library: Any, conv: Callable, inputs: list[np.ndarray], options: dict[str, int]
+) -> Callable[[], None]:
+    """A turn of a library whose variables take the gradient of a result as an attribute."""
+    x, w = (library.Variable(gpu_module().asarray(a)) for a in inputs)
+
+    def run() -> None:
+        x.cleargrad(), w.cleargrad()
+        y = conv(x, w, None, **options)
+        dy = gpu_module().ones_like(y.data)
+        y.grad = library.Variable(dy) if library.__name__ == "dezero" else dy
+        y.backward()
+
+    return run
 
 
 # ---------------------------------------------------------------- attention

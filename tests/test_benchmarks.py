@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import table
+from benchmarks import gpu, table
 from benchmarks.measure import CASES, Case, case, clock_for, measure, peer
+from benchmarks.roofline import Ceilings, Work
 
 
 class Clock:
@@ -152,3 +153,36 @@ def test_the_readme_shows_the_stored_reports():
     wanted = table.markdown(*reports)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert wanted in readme, f"the README's table of benchmarks should read:\n{wanted}"
+
+
+# ---------------------------------------------------------------- on a GPU
+
+
+def test_the_roofline_is_what_takes_longer_to_move_or_to_multiply():
+    card = Ceilings(bandwidth=100.0, rates={"float32": 10.0, "TF32": 40.0})
+    assert card.seconds(Work(flops=20, bytes=100)) == 2
+    assert card.seconds(Work(flops=20, bytes=100, precision="TF32")) == 1
+    assert card.seconds(Work(flops=0, bytes=300)) == 3
+
+
+def test_the_work_of_a_convolution_is_counted():
+    shape = gpu.Shape(C=4, O=6, size=5, k=3, stride=2, groups=2, N=7)
+    images, kernels, results = 7 * 4 * 25, 6 * 2 * 9, 7 * 6 * 9
+    work = shape.work("float16")
+    assert work.flops == 3 * 2 * results * 2 * 9  # each result sums 2 channels x 9 taps
+    assert work.bytes == 3 * 2 * (images + kernels + results)
+
+
+def test_a_step_of_resnet20_has_the_papers_multiply_adds():
+    work = gpu.step_work(attention=False, precision="float32")
+    assert work.flops / (6 * gpu.BATCH) == pytest.approx(41e6, rel=0.02)
+
+
+@pytest.mark.slow
+def test_every_case_on_a_gpu_runs_on_a_simulated_one(tmp_path):
+    report = run_benchmarks(tmp_path, "--device", "cuda", "--simulated")
+    cases = {name for name, found in CASES.items() if found.device == "cuda"}
+    assert {r["case"] for r in report["results"]} == cases
+    assert report["about"]["card"] == "simulated GPU"
+    steps = [r for r in report["results"] if "training step" in r["case"]]
+    assert len(steps) == 6 and all(r["images_per_second"] > 0 for r in steps)
