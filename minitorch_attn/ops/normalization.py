@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from ..engine import ShapeError, Tensor, array_module, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
 from ..engine.tensor import operand
+from . import normalization_kernels as kernels
 from .arguments import integer, integers
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm"]
@@ -100,6 +101,13 @@ def _batch_norm(x, weight, bias, *, eps, observe=None):
             f"batch_norm: training needs more than one value per channel, and the input {x.shape} "
             "has one: take a larger batch, or use the running statistics (eval() of a layer)"
         )
+    if on_gpu(x):
+        x = array_module(x).ascontiguousarray(x)
+        moments = kernels.moments_of_batch(x)
+        y, rules, statistics = kernels.batch_norm(x, weight, bias, moments, False, eps)
+        if observe is not None and count > 0:
+            observe(*statistics, count)
+        return y, rules
     m = max(count, 1)  # of no values the moments are 0
     x = images.rows(x)
     mean = images.sum(x) / m
@@ -135,6 +143,10 @@ def _batch_norm(x, weight, bias, *, eps, observe=None):
 @primitive(floats="all")
 def _standardise(x, weight, bias, *, mean, variance, eps):
     """Channels standardised by constants, then scaled and shifted."""
+    if on_gpu(x):
+        moments = kernels.moments_of_constants(mean, variance, x.dtype)
+        x = array_module(x).ascontiguousarray(x)
+        return kernels.batch_norm(x, weight, bias, moments, True, eps)[:2]
     images = _Images(x)
     x = images.rows(x)
     mean, variance = _cast(mean, x), _cast(variance, x)
@@ -339,6 +351,12 @@ def _of_groups(op: str) -> Callable[..., Tensor]:
 
     def normalization(x, weight, bias, *, groups, eps, observe=None):
         xp, shape, (N, G, channels, L) = array_module(x), x.shape, groups
+        if on_gpu(x):
+            x = xp.ascontiguousarray(x)
+            y, rules, statistics = kernels.group_norm(x, weight, bias, groups, eps)
+            if observe is not None:
+                observe(*statistics)
+            return y, rules
         m, C = channels * L, G * channels
         count = max(m, 1)
         x = x.reshape(N * G, m)
@@ -512,15 +530,22 @@ def _mover(
             raise TypeError(f"{op}: training updates {name}, so it must be a tensor")
 
     def move(mean: Array, variance: Array, count: int) -> None:
-        unbiased = variance * (count / (count - 1))
-        for running, batch in ((running_mean, mean), (running_var, unbiased)):
+        unbiased = count / (count - 1)
+        for running, batch, factor in ((running_mean, mean, 1), (running_var, variance, unbiased)):
             if running is not None:
                 # New values, not a write in place: that would make the reverse pass look through
                 # all that was recorded before it.
-                moved = (1 - momentum) * running.data + momentum * batch
-                running.data = moved.astype(running.dtype, copy=False)
+                running.data = _moved(running.data, batch, momentum, factor)
 
     return move
+
+
+def _moved(running: Array, batch: Array, momentum: float, factor: float) -> Array:
+    """Running statistics moved towards `factor` times those of a batch, in their own dtype."""
+    if on_gpu(running):
+        return kernels.moved(running, batch, momentum=momentum, correction=factor)
+    moved = (1 - momentum) * running + momentum * (factor * batch)
+    return moved.astype(running.dtype, copy=False)
 
 
 def _cast(parameter: Array | None, x: Array) -> Any:
