@@ -1,9 +1,11 @@
-"""Integers as people give them, one or several, checked before anything is computed with them."""
+"""What people give, checked before anything is computed with it: integers above all."""
 
 from __future__ import annotations
 
 import operator
 from typing import Any
+
+from ..engine.backend import Array, on_gpu
 
 
 def integer(op: str, name: str, value: Any, least: int | None = None) -> int:
@@ -42,3 +44,12 @@ def integers(op: str, name: str, values: Any) -> tuple[int, ...]:
         raise ValueError(
             f"{op}: {name} must be an integer or a tuple of integers, not {values!r}"
         ) from None
+
+
+def any_wrong(wrong: Array) -> bool:
+    """Whether something is wrong with any value, where that can be asked in passing.
+
+    On a GPU the host would have to wait for the answer in every step of a training: there nobody
+    asks, and an index out of range wraps around, as CuPy has it.
+    """
+    return not on_gpu(wrong) and bool(wrong.any())
