@@ -125,7 +125,7 @@ def permute(x, *, dims):
     axes = [axis_of("permute", dim, x.ndim) for dim in integers("permute", "dims", dims)]
     if sorted(axes) != list(range(x.ndim)):
         raise ShapeError(f"permute: dims={dims} must name each axis of {x.shape} once")
-    back = np.argsort(axes)
+    back = np.argsort(axes).tolist()
 
     def vjp_x(dy):
         return dy.transpose(back)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..engine import ShapeError, Tensor, primitive
+from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.tensor import operand
 from .arguments import integer
 from .axes import axis_of
@@ -53,7 +53,7 @@ def sort(input, dim=-1, descending=False, stable=False):
 def argsort(x, *, dim=-1, descending=False, stable=False):
     """Indices that put the values along an axis in order; arguments as in `sort`. (*) -> (*)."""
     if x.ndim == 0:
-        return np.zeros((), np.int64), None
+        return array_module(x).zeros((), np.int64), None
     axis = axis_of("argsort", dim, x.ndim)
     if not descending:
         return x.argsort(axis=axis, kind="stable"), None
