@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import random
-from .arrays import ndarray
+from .arrays import ndarray, wrap
 from .functions import cupy_function, ufunc
 from .surface import surface
 from .traffic import note
@@ -44,12 +44,24 @@ class StandIn(ModuleType):
             return function
         if f"{self.__name__}.{name}" in surface()["modules"]:
             return StandIn(f"{self.__name__}.{name}")
+        if name in ("mgrid", "ogrid"):
+            return Grid(getattr(np, name))
         if name in ("RawKernel", "RawModule"):
             return getattr(importlib.import_module(".kernels", __package__), name)
         value = getattr(np, name, None) if self.__name__ == "cupy" else None
         if isinstance(value, float) or (isinstance(value, type) and issubclass(value, np.generic)):
             return value
         raise NotImplementedError(f"the stand-in for CuPy has no {self.__name__}.{name}")
+
+
+class Grid:
+    """`mgrid` or `ogrid`: positions along axes, as slices name them."""
+
+    def __init__(self, grid: Any):
+        self._grid = grid
+
+    def __getitem__(self, slices: Any) -> Any:
+        return wrap(self._grid[slices])
 
 
 class Device:

@@ -1,4 +1,4 @@
-"""The stand-in's random numbers: CuPy's methods, and other numbers than NumPy's at the same seed."""
+"""Random numbers of the stand-in: CuPy's methods, but neither NumPy's numbers nor CuPy's."""
 
 from __future__ import annotations
 
