@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from .backend import Array
+from .dtypes import is_floating
 from .errors import AnomalyError
 from .graph import Node, mode
 
@@ -99,5 +100,5 @@ def _place(direction: str, op: str, layer: str) -> str:
 
 
 def _has(test: Callable[[Any], Any], value: Any) -> bool:
-    floating = isinstance(value, float) or getattr(value, "dtype", np.dtype(int)).kind == "f"
+    floating = isinstance(value, float) or is_floating(getattr(value, "dtype", np.dtype(int)))
     return floating and bool(test(value).any().item())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .backend import array_module, as_array, module_of_device, placed, to_device
-from .dtypes import get_default_dtype
+from .dtypes import as_dtype, get_default_dtype
 from .random import default_generator
 from .tensor import Tensor, tensor
 
@@ -23,7 +23,7 @@ def full(
     device: str | None = None,
 ) -> Tensor:
     """A tensor of a shape with every element equal to `value`, of the dtype of `tensor(value)`."""
-    dtype = tensor(value).dtype if dtype is None else dtype
+    dtype = tensor(value).dtype if dtype is None else as_dtype(dtype)
     return Tensor(module_of_device(placed(device)).full(shape, value, dtype), requires_grad)
 
 
@@ -31,7 +31,7 @@ def zeros(
     *shape: int, dtype: Any = None, requires_grad: bool = False, device: str | None = None
 ) -> Tensor:
     """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`."""
-    xp, dtype = module_of_device(placed(device)), dtype or get_default_dtype()
+    xp, dtype = module_of_device(placed(device)), as_dtype(dtype or get_default_dtype())
     return Tensor(xp.zeros(_shape(shape), dtype), requires_grad)
 
 
@@ -39,7 +39,7 @@ def ones(
     *shape: int, dtype: Any = None, requires_grad: bool = False, device: str | None = None
 ) -> Tensor:
     """A tensor of ones: `ones(2, 3)` or `ones((2, 3))`."""
-    xp, dtype = module_of_device(placed(device)), dtype or get_default_dtype()
+    xp, dtype = module_of_device(placed(device)), as_dtype(dtype or get_default_dtype())
     return Tensor(xp.ones(_shape(shape), dtype), requires_grad)
 
 
@@ -99,7 +99,7 @@ def rand(
     """
     device = placed(device)
     values = to_device((generator or default_generator(device)).random(_shape(shape)), device)
-    kind = np.dtype(dtype or get_default_dtype()).type
+    kind = as_dtype(dtype or get_default_dtype()).type
     below_one = np.nextafter(kind(1), kind(0))
     values = array_module(values).minimum(values.astype(kind), below_one)
     return Tensor(as_array(values), requires_grad)

@@ -15,14 +15,16 @@ from .mutation import tick
 
 if TYPE_CHECKING:
     from .anomaly import Inspector
+    from .autocast import Precision
     from .tensor import Tensor
 
 
 class Mode(threading.local):
-    """What happens to the operations of this thread: recorded or not, inspected or not."""
+    """What happens to the operations of this thread: recorded, inspected, in which precision."""
 
     recording = True
     inspector: Inspector | None = None
+    autocast: Callable[[Sequence[Any], Precision], Sequence[Any]] | None = None  # of the inputs
 
 
 mode = Mode()

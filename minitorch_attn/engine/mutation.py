@@ -45,14 +45,15 @@ def note_write(array: Array) -> None:
     _writes[key] = (weakref.ref(owner, lambda _: _writes.pop(key, None)), last_write)
 
 
+def written_since(array: Array, since: int) -> bool:
+    """Whether an array has been written to after a moment of the clock."""
+    _, when = _writes.get(id(_owner(array)), (None, 0))
+    return when > since
+
+
 def overwritten(rule: Callable, since: int) -> bool:
     """Whether an array that a rule holds has been written to after a moment of the clock."""
-    return any(_written_at(array) > since for array in _held_arrays(rule))
-
-
-def _written_at(array: Array) -> int:
-    _, when = _writes.get(id(_owner(array)), (None, 0))
-    return when
+    return any(written_since(array, since) for array in _held_arrays(rule))
 
 
 def _owner(array: Array) -> Array:

@@ -8,10 +8,11 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import backend
+from . import backend, dtypes
+from .autocast import precision_of
 from .backend import Array, as_array, is_array
 from .devices import beside
-from .dtypes import FLOAT16, FLOAT32, FLOAT64, as_floats, unwidened
+from .dtypes import FLOAT32, FLOAT64, as_floats, unwidened
 from .errors import DTypeError, GraphError, ShapeError, explain
 from .graph import Node, mode
 from .signature import Signature
@@ -19,18 +20,23 @@ from .tensor import Tensor, as_numbers, wrap
 
 Forward = Callable[..., tuple[Array, Any]]
 Operation = Callable[..., Tensor]
+Floats = Literal["all", "first", "half"]
 
 
 @overload
 def primitive(forward: Forward) -> Operation: ...
 @overload
 def primitive(
-    *, floats: Literal["all", "first"] | None = None, sets_dtype: bool = False
+    *,
+    floats: Floats | None = None,
+    takes_half: bool = False,
+    sets_dtype: bool = False,
 ) -> Callable[[Forward], Operation]: ...
 def primitive(
     forward: Forward | None = None,
     *,
-    floats: Literal["all", "first"] | None = None,
+    floats: Floats | None = None,
+    takes_half: bool = False,
     sets_dtype: bool = False,
 ) -> Any:
     """Make a differentiable operation of a function of arrays.
@@ -58,10 +64,14 @@ def primitive(
     ----------
     forward : callable
         ``forward(*arrays, **settings) -> (array, rule)`` or ``(array, (rule, rule, ...))``.
-    floats : "all" or "first", optional
+    floats : "all", "first" or "half", optional
         ``@primitive(floats="all")``: `forward` computes in float32 or float64. Integers arrive in
-        the default dtype and float16 in float32, of which the result is rounded to float16 again.
-        "first": only the first input does, as the others may be class indices.
+        the default dtype, float16 and bfloat16 in float32, of which the result is rounded again.
+        "first": only the first input does, as the others may be class indices, or parameters
+        that do not decide on the dtype of the result. "half": only float16 and bfloat16 do.
+    takes_half : bool
+        On a GPU `forward` reads float16 and bfloat16 itself, where all floats are of one of them:
+        by kernels that sum in float32.
     sets_dtype : bool
         `forward` decides on its result's dtype; else integers do not widen floats to float64.
 
@@ -73,8 +83,11 @@ def primitive(
         arrays remains its ``__wrapped__``.
     """
     if forward is None:
-        return functools.partial(primitive, floats=floats, sets_dtype=sets_dtype)
+        return functools.partial(
+            primitive, floats=floats, takes_half=takes_half, sets_dtype=sets_dtype
+        )
     name = forward.__name__.strip("_")
+    precision = precision_of(name)
     signature = Signature(forward)
     most_inputs = signature.most_inputs
 
@@ -82,6 +95,8 @@ def primitive(
     def apply(*inputs: Any, **settings: Any) -> Tensor:
         if settings or len(inputs) > most_inputs:
             inputs, settings = signature.sort(inputs, settings)
+        if precision is not None and mode.autocast is not None:
+            inputs = mode.autocast(inputs, precision)
         arrays, sources = [], []
         for x in inputs:
             if isinstance(x, Tensor):
@@ -96,9 +111,9 @@ def primitive(
         if backend.gpu_in_use:
             arrays, settings = beside(name, inputs, arrays, given, settings)
         if floats is not None:
-            arrays, rounded = as_floats(arrays, floats)
+            arrays, half = as_floats(arrays, floats, takes_half)
         else:
-            rounded = False
+            half = None
         try:
             result = forward(*arrays, **settings)
         except AttributeError as error:
@@ -117,10 +132,10 @@ def primitive(
         y, rules = result
         if not isinstance(y, np.ndarray):
             y = as_array(y, name)
-        if y.dtype is FLOAT64 and not sets_dtype:
+        if (y.dtype is FLOAT64 or dtypes.bfloat16_in_use) and not sets_dtype:
             y = unwidened(y, arrays)
-        if rounded:
-            y, rules = y.astype(FLOAT16), _in_single(rules)
+        if half is not None:
+            y, rules = y.astype(half), _in_single(rules)
         output = wrap(y, _record(name, y, sources, rules) if mode.recording else None)
         if mode.inspector is not None:
             mode.inspector.after_op(name, output, arrays, settings)

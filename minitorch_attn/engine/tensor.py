@@ -12,7 +12,7 @@ import numpy as np
 
 from . import backend, devices, graph, mutation
 from .backend import Array
-from .dtypes import get_default_dtype, unwidened
+from .dtypes import as_dtype, get_default_dtype, is_floating, unwidened
 from .errors import DTypeError, GraphError, ShapeError, describe, explain, no_such_dim
 from .graph import Node, mode
 
@@ -537,15 +537,19 @@ def as_numbers(data: Any, dtype: Any = None) -> Array:
             raise ShapeError(f"nested lists of unequal lengths make no tensor ({error})") from None
         if values.dtype == np.float64 and dtype is None and not hasattr(data, "dtype"):
             values = unwidened(values, list(_typed(data)))
-    dtype = values.dtype if dtype is None else np.dtype(dtype)
-    if values.dtype.kind not in "fiub" or dtype.kind not in "fiub":
+    dtype = values.dtype if dtype is None else as_dtype(dtype)
+    if not _holds_numbers(values.dtype) or not _holds_numbers(dtype):
         given = describe(data) if values.dtype == object else f"{values.dtype} as {dtype}"
         raise DTypeError(f"a tensor holds floats, integers or booleans, not {given}")
     return values.astype(dtype, copy=False)
 
 
+def _holds_numbers(dtype: np.dtype) -> bool:
+    return dtype.kind in "fiub" or is_floating(as_dtype(dtype))
+
+
 def _check_floating(values: Array) -> None:
-    if values.dtype.kind != "f":
+    if not is_floating(values.dtype):
         raise DTypeError(
             f"only floating-point tensors have gradients, this one is {values.dtype}: "
             "make it with dtype='float32'"

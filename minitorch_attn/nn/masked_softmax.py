@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import functional as F
 from ..engine import DTypeError, ShapeError, Tensor, as_tensor
+from ..engine.dtypes import is_floating
 from .module import Module
 
 
@@ -37,7 +38,7 @@ class MaskedSoftmax(Module):
             return F.softmax(x, dim=-1)
         x, mask = as_tensor(x), as_tensor(mask)
         _check(mask.shape, x.shape)
-        if mask.dtype.kind == "f":
+        if is_floating(mask.dtype):
             masked = mask.data == -float("inf")
             x = x + F.masked_fill(mask, masked, 0.0).to(x.dtype)
         elif mask.dtype == bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..engine import DTypeError, Tensor, as_tensor, inside_layer, no_grad
+from ..engine.dtypes import as_dtype, is_floating
 from ..engine.graph import mode
 from .hooks import RemovableHandle
 from .parameter import Parameter
@@ -348,10 +349,10 @@ class Module:
                 device = target
             else:
                 dtype = target
-        if dtype is not None and np.dtype(dtype).kind != "f":
-            raise DTypeError(f"parameters must be floating-point numbers, not {np.dtype(dtype)}")
+        if dtype is not None and not is_floating(as_dtype(dtype)):
+            raise DTypeError(f"parameters must be floating-point numbers, not {as_dtype(dtype)}")
         for tensor in itertools.chain(self.parameters(), self.buffers()):
-            kept = dtype if tensor.dtype.kind == "f" else None
+            kept = dtype if is_floating(tensor.dtype) else None
             converted = tensor.detach().to(dtype=kept, device=device)
             if (converted.dtype, converted.device) != (tensor.dtype, tensor.device):
                 tensor.data = converted  # still the same tensor: an optimiser may hold it

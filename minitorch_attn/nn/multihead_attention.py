@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import functional as F
 from ..engine import DTypeError, ShapeError, Tensor, as_tensor, ones, ones_like, zeros, zeros_like
+from ..engine.dtypes import is_floating
 from . import init
 from .linear import Linear
 from .masked_softmax import MaskedSoftmax
@@ -369,7 +370,7 @@ def _checked(name: str, mask: Any, *shapes: tuple[int, ...]) -> Tensor:
             f"MultiheadAttention: {name} needs shape {' or '.join(map(str, shapes))}, "
             f"not {mask.shape}"
         )
-    if mask.dtype != bool and mask.dtype.kind != "f":
+    if mask.dtype != bool and not is_floating(mask.dtype):
         raise DTypeError(
             f"MultiheadAttention: {name} holds booleans (True: must not be looked at) or floats "
             f"(added to the scores), not {mask.dtype}: write {name} != 0"

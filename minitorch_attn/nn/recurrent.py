@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import functional as F
 from ..engine import ShapeError, Tensor, array_module, get_default_dtype, zeros
+from ..engine.dtypes import is_floating
 from ..engine.tensor import operand
 from ..ops import recurrent
 from ..ops.arguments import integer
@@ -568,5 +569,5 @@ def _pair(layer: str, state: Any) -> list[Any]:
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    dtype = like.dtype if like.dtype.kind == "f" else None
+    dtype = like.dtype if is_floating(like.dtype) else None
     return Tensor(array_module(like.data).zeros(shape, dtype or get_default_dtype()))

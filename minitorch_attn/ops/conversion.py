@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..engine import Tensor, primitive
 from ..engine.backend import device_of, to_device
+from ..engine.dtypes import as_dtype, is_floating
 
 
 @primitive(sets_dtype=True)
 def astype(x, *, dtype):
     """The values in another dtype; a gradient passes between floating-point types."""
-    y = x.astype(dtype, copy=False)
+    y = x.astype(as_dtype(dtype), copy=False)
 
     def vjp_x(dy):  # the engine casts it to the dtype of x
         return dy
 
-    return y, vjp_x if y.dtype.kind == "f" else None
+    return y, vjp_x if is_floating(y.dtype) else None
 
 
 @primitive
@@ -42,7 +41,7 @@ def to(x, *args, dtype=None, device=None):
             device = arg
         else:
             dtype = arg
-    if dtype is not None and np.dtype(dtype) != x.dtype:
+    if dtype is not None and as_dtype(dtype) != x.dtype:
         x = astype(x, dtype=dtype)
     if device is not None and device != x.device:
         x = move(x, device=device)

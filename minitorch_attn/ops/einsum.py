@@ -53,7 +53,7 @@ def _needed_part(x, labels, needed):
     return (x, labels) if kept == labels else (_einsum(x, labels=labels, kept=kept), kept)
 
 
-@primitive
+@primitive(floats="half")
 def _einsum(x, *, labels, kept):
     """One operand: the diagonal where a label is repeated, the sum where it is not kept."""
     shape, distinct = x.shape, _distinct(labels)
@@ -69,7 +69,7 @@ def _einsum(x, *, labels, kept):
     return np.einsum(f"{labels}->{kept}", x), vjp_x
 
 
-@primitive
+@primitive(floats="half", takes_half=True)
 def _product(a, b, *, labels, kept):
     """Two operands; every label is kept or in both. Each gradient is such a product again."""
     (labels_a, labels_b), shape_a, shape_b = labels, a.shape, b.shape

@@ -11,7 +11,7 @@ from ..engine.tensor import operand
 from .einsum import einsum
 
 
-@primitive
+@primitive(floats="half", takes_half=True)
 def matmul(a, b):
     """Matrix product y = a b: (*, n, m), (*, m, k) -> (*, n, k), the leading axes broadcast.
 

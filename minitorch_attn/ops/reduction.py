@@ -13,7 +13,7 @@ from .indexing import gather
 from .masking import masked
 
 
-@primitive
+@primitive(floats="half", takes_half=True)
 def sum(x, *, dim=None, keepdim=False):
     """Sum over axes.
 
@@ -80,7 +80,7 @@ def std(x, *, dim=None, correction=1, keepdim=False):
     return y, vjp_x
 
 
-@primitive
+@primitive(floats="half")
 def prod(x, *, dim=None, keepdim=False):
     """Product over one axis (`dim` is an int), or over all; `keepdim` as in `sum`."""
     if isinstance(dim, tuple):
@@ -96,7 +96,7 @@ def prod(x, *, dim=None, keepdim=False):
     return x.prod(axis=dim, keepdims=keepdim), vjp_x
 
 
-@primitive
+@primitive(floats="half")
 def cumsum(x, *, dim):
     """Sums of the first 1, 2, ... values along an axis. (*) -> (*)."""
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import Tensor
+from ..engine import Tensor, array_module
 from ..engine.backend import Array
-from .optimizer import Optimizer, check_not_negative
+from ..engine.kernels import FLOATS, Kernel
+from ..engine.many_arrays import PARTS, launch_over
+from .optimizer import PARAMETER, Optimizer, check_not_negative
 
 
 class Adam(Optimizer):
@@ -62,26 +64,87 @@ class Adam(Optimizer):
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers from 0 to below 1, not {betas}")
 
-    def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p.data
-        self.adapt(p, g, state, group)
+    decoupled = False
 
-    def adapt(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
-        """Move a parameter by its running means: the three equations above."""
-        if not state:
-            state |= {"step": 0, "exp_avg": np.zeros_like(g), "exp_avg_sq": np.zeros_like(g)}
-        state["step"] += 1
-        t, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
+    def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
+        if self.decoupled:
+            p *= 1 - group["lr"] * group["weight_decay"]
+        elif group["weight_decay"]:
+            g = g + group["weight_decay"] * p.data
+        size, correction = self._take_step(g, state, group)
+        m, v = state["exp_avg"], state["exp_avg_sq"]
         beta1, beta2 = group["betas"]
         m *= beta1
         m += (1 - beta1) * g
         v *= beta2
         v += (1 - beta2) * (g * g)
         root = np.sqrt(v)
-        root /= math.sqrt(1 - beta2**t)
+        root /= correction
         root += group["eps"]
-        p -= (group["lr"] / (1 - beta1**t)) * m / root
+        p -= size * m / root
+
+    def _take_step(
+        self, like: Array, state: dict[str, Any], group: Mapping[str, Any]
+    ) -> tuple[float, float]:
+        """Count a parameter's step; what m is multiplied by and the root of v divided by in it."""
+        if "step" not in state:
+            zeros_like = array_module(like).zeros_like
+            state |= {"step": 0, "exp_avg": zeros_like(like), "exp_avg_sq": zeros_like(like)}
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        t = state["step"]
+        return group["lr"] / (1 - beta1**t), math.sqrt(1 - beta2**t)
+
+    def launch(
+        self,
+        params: list[Array],
+        masters: list[Array],
+        gradients: list[Array],
+        states: list[dict[str, Any]],
+        group: Mapping[str, Any],
+    ) -> None:
+        """Move parameters of one dtype on a GPU, all in one launch."""
+        steps = [self._take_step(like, state, group) for like, state in zip(masters, states)]
+        averages = [state["exp_avg"] for state in states]
+        squares = [state["exp_avg_sq"] for state in states]
+        decay = group["lr"] * group["weight_decay"] if self.decoupled else group["weight_decay"]
+        launch_over(
+            ADAM_STEP,
+            [params, masters, gradients, averages, squares],
+            *map(float, (*group["betas"], group["eps"], decay)),
+            numbers=list(zip(*steps)),
+            T=params[0].dtype,
+            DECOUPLED=self.decoupled,
+        )
+
+
+ADAM_STEP = Kernel(
+    "adam",
+    PARTS
+    + PARAMETER
+    + r"""
+extern "C" __global__ void adam(const long long* table, long long arrays, double beta1,
+                                double beta2, double eps, double decay) {
+    Part part = part_of_block(table, arrays);
+    T* p = array_of<T>(table, arrays, part, 0);
+    acc_t* master = array_of<acc_t>(table, arrays, part, 1);
+    const T* gradient = array_of<const T>(table, arrays, part, 2);
+    acc_t* m = array_of<acc_t>(table, arrays, part, 3);
+    acc_t* v = array_of<acc_t>(table, arrays, part, 4);
+    acc_t size = number_of(table, arrays, part, 5);
+    acc_t correction = number_of(table, arrays, part, 6);
+    FOR_EACH_OF(part, i) {
+        acc_t value = value_of(p, master, i), g = gradient[i];
+        if (DECOUPLED) value *= acc_t(1 - decay); else g += acc_t(decay) * value;
+        m[i] = acc_t(beta1) * m[i] + acc_t(1 - beta1) * g;
+        v[i] = acc_t(beta2) * v[i] + acc_t(1 - beta2) * (g * g);
+        acc_t root = sqrt(v[i]) / correction + acc_t(eps);
+        move_to(value - size * m[i] / root, p, master, i);
+    }
+}
+""",
+    variants=[{"T": T, "DECOUPLED": decoupled} for T in FLOATS for decoupled in (False, True)],
+)
 
 
 class AdamW(Adam):
@@ -97,6 +160,8 @@ class AdamW(Adam):
     Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2.
     """
 
+    decoupled = True
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -106,7 +171,3 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
     ):
         super().__init__(params, lr, betas, eps, weight_decay)
-
-    def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
-        p *= 1 - group["lr"] * group["weight_decay"]
-        self.adapt(p, g, state, group)

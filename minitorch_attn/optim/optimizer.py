@@ -1,19 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..engine import GraphError, Tensor, as_tensor, no_grad
-from ..engine.backend import Array, is_array, to_device
+from ..engine import GraphError, Tensor, array_module, as_tensor, no_grad
+from ..engine.backend import Array, is_array, on_gpu, to_device
+from ..engine.dtypes import FLOAT32, accumulator, is_half
+from ..engine.many_arrays import writable
 
 
 class Optimizer:
     """What every optimiser does: it goes over parameters and moves each against its gradient.
 
     A subclass says in `update` how one parameter is moved, and in `check_settings` which settings
-    make sense.
+    make sense. It may also say in `launch` how a kernel moves all parameters of a group at once:
+    on a GPU that takes the place of `update`.
+
+    What is remembered of a parameter is in float32 at least. Of a parameter in half precision
+    that includes its value: most steps are too small to change 8 or 11 bits of it, but add up.
 
     Parameters
     ----------
@@ -36,6 +42,12 @@ class Optimizer:
     ValueError
         If there are no parameters, one comes twice, or a setting of a group is out of its range.
     """
+
+    launch: Callable[..., None] | None = None
+
+    def __init_subclass__(cls) -> None:
+        if "update" in vars(cls) and "launch" not in vars(cls):
+            cls.launch = None  # the parent's kernel knows nothing of the new update
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
@@ -98,15 +110,48 @@ class Optimizer:
         moved = 0
         with no_grad():
             for group in self.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self.update(p, p.grad.data, self.state.setdefault(p, {}), group)
-                        moved += 1
+                params = [p for p in group["params"] if p.grad is not None]
+                moved += len(params)
+                if self.launch is not None:
+                    params = self._launch(params, group)
+                for p in params:
+                    self._update(p, group)
         if not moved:
             raise GraphError(
                 f"{type(self).__name__}.step() found no gradient in any parameter: call "
                 "loss.backward() first (and zero_grad() before that, not after)"
             )
+
+    def _update(self, p: Tensor, group: Mapping[str, Any]) -> None:
+        """Move one parameter; one in half precision by way of its value in float32."""
+        state, g = self.state.setdefault(p, {}), p.grad.data  # type: ignore[union-attr]
+        if not is_half(p.dtype):
+            self.update(p, g, state, group)
+            return
+        master = _master(p, state)
+        rounding = master.astype(p.dtype)
+        # Where a parameter is not the rounding any more, somebody has written to it since.
+        master[...] = array_module(master).where(rounding == p.data, master, p.data)
+        self.update(Tensor(master), g.astype(FLOAT32), state, group)
+        p.copy_(master)
+
+    def _launch(self, params: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
+        """Move the parameters that lie on a GPU, by one kernel for each dtype; return the others.
+
+        The host waits for nothing.
+        """
+        there = [p for p in params if on_gpu(p.data)]
+        for dtype in {p.dtype for p in there}:
+            together = [p for p in there if p.dtype == dtype]
+            states = [self.state.setdefault(p, {}) for p in together]
+            arrays = [writable(p) for p in together]
+            masters = arrays
+            if is_half(dtype):
+                masters = [_master(p, state) for p, state in zip(together, states)]
+            contiguous = array_module(arrays[0]).ascontiguousarray
+            gradients = [contiguous(p.grad.data) for p in together]  # type: ignore[union-attr]
+            self.launch(arrays, masters, gradients, states, group)  # type: ignore[misc]
+        return [p for p in params if not on_gpu(p.data)]
 
     def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """Move one parameter, in place.
@@ -118,7 +163,8 @@ class Optimizer:
         g : array
             Its gradient; it must not be written to.
         state : dict
-            What to remember of it until the next step; empty at first.
+            What to remember of it until the next step. At first it has at most a "master", the
+            value of a parameter in half precision; `p` and `g` are in float32 then.
         group : dict
             The settings of its group.
         """
@@ -201,14 +247,36 @@ def _copied(value: Any) -> Any:
     return value.copy() if is_array(value) else value
 
 
+def _master(p: Tensor, state: dict[str, Any]) -> Array:
+    """What is remembered of the value of a parameter in half precision, in float32."""
+    if "master" not in state:
+        state["master"] = p.data.astype(FLOAT32)
+    return state["master"]
+
+
 def _restored(value: Any, p: Tensor, name: str) -> Any:
-    """A remembered value, an array of it in the dtype and on the device of its parameter."""
+    """A remembered value, an array of it in float32 or float64 on the device of its parameter."""
     if not isinstance(value, Tensor) and not is_array(value):
         return value
     array = as_tensor(value).data
     if array.shape != p.shape:
         raise ValueError(f"{name!r} of shape {array.shape} is no state of a parameter {p.shape}")
-    return to_device(array, p.device).astype(p.dtype, copy=True)
+    return to_device(array, p.device).astype(accumulator(p.dtype), copy=True)
+
+
+# What the kernels of optimisers share: a parameter in the precision in which it is moved.
+PARAMETER = r"""
+__device__ acc_t value_of(const T* p, const acc_t* master, long long i) {
+    // A half that is not its master's rounding any more has been written to since.
+    bool stands_for_master = sizeof(T) == 2 && acc_t(T(master[i])) == acc_t(p[i]);
+    return stands_for_master ? master[i] : acc_t(p[i]);
+}
+
+__device__ void move_to(acc_t value, T* p, acc_t* master, long long i) {
+    p[i] = T(value);
+    if (sizeof(T) == 2) master[i] = value;
+}
+"""
 
 
 def check_not_negative(settings: Mapping[str, Any], *names: str) -> None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..engine import Tensor
+from ..engine import Tensor, array_module
 from ..engine.backend import Array
-from .optimizer import Optimizer, check_not_negative
+from ..engine.kernels import FLOATS, Kernel
+from ..engine.many_arrays import PARTS, launch_over
+from .optimizer import PARAMETER, Optimizer, check_not_negative
 
 
 class SGD(Optimizer):
@@ -81,3 +83,67 @@ class SGD(Optimizer):
             b = state["momentum_buffer"]
             g = g + momentum * b if group["nesterov"] else b
         p -= group["lr"] * g
+
+    def launch(
+        self,
+        params: list[Array],
+        masters: list[Array],
+        gradients: list[Array],
+        states: list[dict[str, Any]],
+        group: Mapping[str, Any],
+    ) -> None:
+        """Move parameters of one dtype on a GPU, all in one launch."""
+        is_first = ["momentum_buffer" not in state for state in states]
+        buffers = masters  # for want of others: without momentum the kernel leaves them alone
+        if group["momentum"]:
+            empty_like = array_module(params[0]).empty_like
+            buffers = [
+                state.setdefault("momentum_buffer", empty_like(master))
+                if first
+                else state["momentum_buffer"]
+                for state, master, first in zip(states, masters, is_first)
+            ]
+        launch_over(
+            SGD_STEP,
+            [params, masters, gradients, buffers],
+            float(group["lr"]),
+            float(group["momentum"]),
+            float(1 - group["dampening"]),
+            float(group["weight_decay"]),
+            numbers=[is_first],
+            T=params[0].dtype,
+            MOMENTUM=bool(group["momentum"]),
+            NESTEROV=bool(group["nesterov"]),
+        )
+
+
+SGD_STEP = Kernel(
+    "sgd",
+    PARTS
+    + PARAMETER
+    + r"""
+extern "C" __global__ void sgd(const long long* table, long long arrays, double lr,
+                               double momentum, double fresh, double weight_decay) {
+    Part part = part_of_block(table, arrays);
+    T* p = array_of<T>(table, arrays, part, 0);
+    acc_t* master = array_of<acc_t>(table, arrays, part, 1);
+    const T* gradient = array_of<const T>(table, arrays, part, 2);
+    acc_t* b = array_of<acc_t>(table, arrays, part, 3);
+    bool is_first = number_of(table, arrays, part, 4) != 0;
+    FOR_EACH_OF(part, i) {
+        acc_t value = value_of(p, master, i);
+        acc_t g = acc_t(gradient[i]) + acc_t(weight_decay) * value;
+        if (MOMENTUM) {
+            b[i] = is_first ? g : acc_t(momentum) * b[i] + acc_t(fresh) * g;
+            g = NESTEROV ? g + acc_t(momentum) * b[i] : b[i];
+        }
+        move_to(value - acc_t(lr) * g, p, master, i);
+    }
+}
+""",
+    variants=[
+        {"T": T, "MOMENTUM": momentum, "NESTEROV": nesterov}
+        for T in FLOATS
+        for momentum, nesterov in [(False, False), (True, False), (True, True)]
+    ],
+)
