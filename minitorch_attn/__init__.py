@@ -1,6 +1,7 @@
 """Attention for vision, built from scratch in NumPy: a small autograd engine and its course."""
 
-from . import cuda, engine, functional, nn, optim
+from . import amp, cuda, engine, functional, nn, optim
+from .amp import autocast
 from .engine import *  # noqa: F403
 from .engine import __all__ as _engine_names
 from .nn.summary import summary
@@ -9,6 +10,8 @@ from .serialization import load, save
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "amp",
+    "autocast",
     "cuda",
     "engine",
     "functional",

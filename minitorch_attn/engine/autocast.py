@@ -56,6 +56,7 @@ FLOAT32 = {
     "smooth_l1_loss",
     "softmax",
     "softplus",
+    "square",
     "std",
     "sum",
     "var",
