@@ -88,7 +88,7 @@ def relu6(x):
 
 
 _LEAKY_RELU = Activation(
-    "leaky_relu", "x > 0 ? x : slope * x", "x > 0 ? dy : slope * dy", numbers=["slope"]
+    "leaky_relu", "x > 0 ? x : slope * x", "x > 0 ? dy : x <= 0 ? slope * dy : 0", numbers=["slope"]
 )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array, on_gpu
+from ..engine.devices import common_device
 from ..engine.tensor import operand
 from . import normalization_kernels as kernels
 from .arguments import integer, integers
@@ -88,12 +89,17 @@ def batch_norm(
                 "tracks no running statistics always normalises by the batch: training=True)"
             )
         return _standardise(input, weight, bias, mean=running_mean, variance=running_var, eps=eps)
-    move = _mover("batch_norm", running_mean, running_var, momentum)
-    return _batch_norm(input, weight, bias, eps=eps, observe=move)
+    x, running = operand(input), _running("batch_norm", input, running_mean, running_var)
+    seen: list[tuple[Array, Array]] = []
+    y = _batch_norm(x, weight, bias, eps=eps, observe=seen.append)
+    N, _, *positions = x.shape
+    _move(running, *seen[0], N * math.prod(positions), momentum)
+    return y
 
 
-@primitive(floats="all")
-def _batch_norm(x, weight, bias, *, eps, observe=None):
+@primitive(floats="first", takes_half=True)
+def _batch_norm(x, weight, bias, *, eps, observe):
+    """By the batch's own mean and variance (C,), which `observe` is given."""
     images = _Images(x)
     count = x.size // max(x.shape[1], 1)
     if count == 1:
@@ -105,16 +111,14 @@ def _batch_norm(x, weight, bias, *, eps, observe=None):
         x = array_module(x).ascontiguousarray(x)
         moments = kernels.moments_of_batch(x)
         y, rules, statistics = kernels.batch_norm(x, weight, bias, moments, False, eps)
-        if observe is not None and count > 0:
-            observe(*statistics, count)
+        observe(statistics)
         return y, rules
     m = max(count, 1)  # of no values the moments are 0
     x = images.rows(x)
     mean = images.sum(x) / m
     z = x - images.spread(mean)  # kept instead of x: no rule needs x itself
     variance = images.sum_of_products(z, z) / m
-    if observe is not None and count > 0:
-        observe(mean, variance, count)
+    observe((mean, variance))
     scale = 1 / array_module(x).sqrt(variance + eps)
     slope = scale if weight is None else scale * _cast(weight, x)
     y = z * images.spread(slope)
@@ -140,7 +144,7 @@ def _batch_norm(x, weight, bias, *, eps, observe=None):
     return images.like_input(y), (vjp_x, vjp_weight, vjp_bias)
 
 
-@primitive(floats="all")
+@primitive(floats="first", takes_half=True)
 def _standardise(x, weight, bias, *, mean, variance, eps):
     """Channels standardised by constants, then scaled and shifted."""
     if on_gpu(x):
@@ -286,14 +290,13 @@ def instance_norm(
             "instance_norm: needs more than one value per channel of each example, and the input "
             f"{x.shape} has one: take larger images, or batch_norm"
         )
-    move = _mover("instance_norm", running_mean, running_var, momentum)
-
-    def observe(mean: Array, variance: Array) -> None:
-        if N > 0 and count > 0:
-            of_batch = mean.reshape(N, C).mean(axis=0), variance.reshape(N, C).mean(axis=0)
-            move(*of_batch, count)
-
-    return _instance_norm(x, weight, bias, groups=(N, C, 1, count), eps=eps, observe=observe)
+    running = _running("instance_norm", input, running_mean, running_var)
+    seen: list[tuple[Array, Array]] = []
+    y = _instance_norm(x, weight, bias, groups=(N, C, 1, count), eps=eps, observe=seen.append)
+    if running and N > 0:
+        mean, variance = (of_each.reshape(N, C).mean(axis=0) for of_each in seen[0])
+        _move(running, mean, variance, count, momentum)
+    return y
 
 
 def group_norm(
@@ -355,7 +358,7 @@ def _of_groups(op: str) -> Callable[..., Tensor]:
             x = xp.ascontiguousarray(x)
             y, rules, statistics = kernels.group_norm(x, weight, bias, groups, eps)
             if observe is not None:
-                observe(*statistics)
+                observe(statistics)
             return y, rules
         m, C = channels * L, G * channels
         count = max(m, 1)
@@ -366,7 +369,7 @@ def _of_groups(op: str) -> Callable[..., Tensor]:
         z = x - mean[:, None]  # kept instead of x: no rule needs x itself
         variance = _dots(z, z) / count
         if observe is not None:
-            observe(mean, variance)
+            observe((mean, variance))
         scale = 1 / xp.sqrt(variance + eps)
         gamma, shapes = _cast(weight, x), (np.shape(weight), np.shape(bias))
 
@@ -406,7 +409,7 @@ def _of_groups(op: str) -> Callable[..., Tensor]:
         return y.reshape(shape), (vjp_x, vjp_weight, vjp_bias)
 
     normalization.__name__ = op
-    return primitive(floats="all")(normalization)
+    return primitive(floats="first", takes_half=True)(normalization)
 
 
 _layer_norm, _instance_norm, _group_norm = map(
@@ -521,27 +524,30 @@ class _Images:
         return row.reshape(self.C, self.L).sum(axis=1)
 
 
-def _mover(
-    op: str, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
-) -> Callable[[Array, Array, int], None]:
-    """What moves the running statistics towards those of a batch of `count` values each."""
-    for name, running in {"running_mean": running_mean, "running_var": running_var}.items():
+def _running(op: str, input: Any, *statistics: Tensor | None) -> list[tuple[int, Tensor]]:
+    """The running statistics that are kept: the mean as number 0, the variance as number 1."""
+    for name, running in zip(("running_mean", "running_var"), statistics):
         if running is not None and not isinstance(running, Tensor):
             raise TypeError(f"{op}: training updates {name}, so it must be a tensor")
+        common_device(op, {"input": input, name: running})
+    return [(i, running) for i, running in enumerate(statistics) if running is not None]
 
-    def move(mean: Array, variance: Array, count: int) -> None:
-        unbiased = count / (count - 1)
-        for running, batch, factor in ((running_mean, mean, 1), (running_var, variance, unbiased)):
-            if running is not None:
-                # New values, not a write in place: that would make the reverse pass look through
-                # all that was recorded before it.
-                running.data = _moved(running.data, batch, momentum, factor)
 
-    return move
+def _move(
+    running: list[tuple[int, Tensor]], mean: Array, variance: Array, count: int, momentum: float
+) -> None:
+    """Move running statistics towards those of a batch of `count` values each."""
+    if count == 0:
+        return
+    batch, unbiased = (mean, variance), (1.0, count / (count - 1))
+    for i, statistic in running:
+        # New values, not a write in place: that would make the reverse pass look through all that
+        # was recorded before it.
+        statistic.data = _moved(statistic.data, batch[i], momentum, unbiased[i])
 
 
 def _moved(running: Array, batch: Array, momentum: float, factor: float) -> Array:
-    """Running statistics moved towards `factor` times those of a batch, in their own dtype."""
+    """Running values moved towards `factor` times those of a batch, in their own dtype."""
     if on_gpu(running):
         return kernels.moved(running, batch, momentum=momentum, correction=factor)
     moved = (1 - momentum) * running + momentum * (factor * batch)
