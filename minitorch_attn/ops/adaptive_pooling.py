@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..engine import Tensor, array_module, as_tensor, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
+from ..engine.dtypes import is_floating
+from ..engine.kernels import FLOATS, THREADS, Kernel
+from .avg_pooling import Count, mean_on_gpu
+from .lines import SOURCE, Lines
+from .max_pooling import find_greatest, give_to_greatest
+from .pooling_windows import covering, has_kernels
 from .windows import Sizes, also_unbatched, check_images, per_axis
 
 __all__ = [
@@ -29,6 +35,21 @@ __all__ = [
 ]
 
 Size = int | tuple[int | None, ...]
+
+MEAN_OF_LINES = Kernel(
+    "mean_of_lines",
+    SOURCE
+    + r"""
+extern "C" __global__ void mean_of_lines(const T* x, T* y, long long lines, long long length) {
+    if (LINE >= lines) return;
+    acc_t sum = 0;
+    FOR_EACH_OF_LINE(i, length) sum += acc_t(x[LINE * length + i]);
+    sum = line_sum(sum);
+    if (threadIdx.x == 0) y[LINE] = T(sum / length);
+}
+""",
+    [{"T": t, "WIDTH": width} for t in FLOATS for width in (32, THREADS)],
+)
 
 
 @also_unbatched(1)
@@ -97,15 +118,35 @@ def _avg_pooling(op: str) -> Callable[..., Tensor]:
     """The primitive under the name that errors and graphs show."""
 
     def pool(x, *, places):
+        if on_gpu(x):
+            if math.prod(places) == 1:
+                return _mean_of_images(x)
+            return mean_on_gpu(x, covering(x.shape[2:], places), Count())
         if not any(n % p for n, p in zip(x.shape[2:], places)):
             return _mean_of_tiles(x, places)
         return _mean_of_spans(x, places)
 
     pool.__name__ = op
-    return primitive(floats="all")(pool)
+    return primitive(floats="all", takes_half=True)(pool)
 
 
 _AVG_POOLS = {dims: _avg_pooling(f"adaptive_avg_pool{dims}d") for dims in (1, 2, 3)}
+
+
+def _mean_of_images(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Global pooling on a GPU, where many threads take an image together."""
+    xp, shape, lines = (
+        array_module(x),
+        x.shape,
+        Lines.along(2, (*x.shape[:2], math.prod(x.shape[2:]))),
+    )
+    y, x = xp.empty((*shape[:2], *(1,) * (x.ndim - 2)), x.dtype), xp.ascontiguousarray(x)
+    MEAN_OF_LINES(*lines.launch, x, y, lines.count, lines.length, T=x.dtype, WIDTH=lines.width)
+
+    def vjp_x(dy):
+        return xp.broadcast_to(dy / lines.length, shape)
+
+    return y, vjp_x
 
 
 def _mean_of_tiles(x: Array, places: Sizes) -> tuple[Array, Callable[[Array], Array]]:
@@ -225,19 +266,21 @@ def adaptive_max_pool3d(input: Any, output_size: Size, return_indices: bool = Fa
 def _max_pool(dims, input, output_size, return_indices) -> Any:
     places = _output_size(f"adaptive_max_pool{dims}d", dims, input, output_size)
     positions = as_tensor(_where_greatest(input._data, places))
-    y = _MAX_POOLS[dims](input, positions=positions)
+    y = _MAX_POOLS[dims](input, positions=positions, places=places)
     return (y, positions) if return_indices else y
 
 
 def _max_pooling(op: str) -> Callable[..., Tensor]:
     """The primitive under the name that errors and graphs show: it picks what was found."""
 
-    def pool(x, *, positions):
+    def pool(x, *, positions, places):
         xp, shape, size = array_module(x), x.shape, math.prod(x.shape[2:])
         images = xp.arange(math.prod(shape[:2])).reshape(*shape[:2], *(1,) * (x.ndim - 2))
         flat = positions + images * size
 
         def vjp_x(dy):
+            if has_kernels(dy):
+                return give_to_greatest(dy, positions, covering(shape[2:], places))
             dx = xp.zeros(math.prod(shape), dtype=dy.dtype)
             xp.add.at(dx, flat.reshape(-1), dy.reshape(-1))
             return dx.reshape(shape)
@@ -245,7 +288,7 @@ def _max_pooling(op: str) -> Callable[..., Tensor]:
         return x.reshape(-1)[flat], vjp_x
 
     pool.__name__ = op
-    return primitive(pool)
+    return primitive(floats="half", takes_half=True)(pool)
 
 
 _MAX_POOLS = {dims: _max_pooling(f"adaptive_max_pool{dims}d") for dims in (1, 2, 3)}
@@ -253,6 +296,8 @@ _MAX_POOLS = {dims: _max_pooling(f"adaptive_max_pool{dims}d") for dims in (1, 2,
 
 def _where_greatest(x: Array, places: Sizes) -> Array:
     """Flat positions of the greatest elements: (N, C, P, Q). Windows of one size go together."""
+    if has_kernels(x):
+        return find_greatest(x, covering(x.shape[2:], places), np.int64)[1]
     xp, dims, size = array_module(x), len(places), x.shape[2:]
     positions = xp.empty((*x.shape[:2], *places), dtype=np.int64)
     for window, chosen, starts in _groups(size, places):
@@ -283,7 +328,7 @@ def _groups(size: Sizes, places: Sizes) -> Iterator[tuple[Sizes, list, list]]:
 def _argmax(x: Array) -> Array:
     """Along the last axis: where the first greatest element is, or the last NaN."""
     winner = x.argmax(axis=-1)
-    if x.dtype.kind == "f" and np.isnan(x.max(initial=-np.inf)):
+    if is_floating(x.dtype) and np.isnan(x.max(initial=-np.inf)):
         is_nan = np.isnan(x)
         last = x.shape[-1] - 1 - is_nan[..., ::-1].argmax(axis=-1)
         winner = array_module(x).where(is_nan.any(axis=-1), last, winner)

@@ -1,25 +1,89 @@
 """Average and norm pooling: the mean, or the root of the sum of powers, of each window.
 
 The sum of a window is the sum of its rows' sums: a pool goes along one axis of space after the
-other, in images with R + S taps instead of R * S.
+other, in images with R + S taps instead of R * S. On a GPU kernels add up all R * S at once; and on
+the way back each element collects its shares from the windows it is in.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..engine import Tensor, array_module, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
+from ..engine.kernels import FLOATS, Kernel
 from .arithmetic import abs as absolute
 from .max_pooling import MAX_POOLS
-from .pooling_windows import Option, Windows, fit, lay_along
+from .pooling_windows import WINDOWS, Option, Windows, fit, lay_along
 from .windows import also_unbatched, inside, pad
 
 __all__ = ["avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d", "lp_pool2d", "lp_pool3d"]
+
+COUNT = r"""
+// How many elements window p counts: of the image, or of its border too.
+__device__ int counted(const Along& axis, int p, bool border) {
+    if (axis.taps == 0 || !border) return axis.end(p) - axis.begin(p);
+    int start = p * axis.stride - axis.padding;
+    return min(start + axis.taps, axis.size + axis.padding) - start;
+}
+"""
+
+AVG_POOL = Kernel(
+    "avg_pool",
+    WINDOWS
+    + COUNT
+    + r"""
+extern "C" __global__ void avg_pool(const T* x, T* y, long long n, long long border,
+                                    double divisor, AXIS(d), AXIS(h), AXIS(w)) {
+    Along D = ALONG(d), H = ALONG(h), W = ALONG(w);
+    FOR_EACH(i, n) {
+        Spot p = spot(i, D.places, H.places, W.places);
+        const T* image = x + p.plane * D.size * H.size * W.size;
+        acc_t sum = 0;
+        for (int a = D.begin(p.d), end = D.end(p.d); a < end; ++a)
+            for (int b = H.begin(p.h), end = H.end(p.h); b < end; ++b)
+                for (int c = W.begin(p.w), end = W.end(p.w); c < end; ++c)
+                    sum += acc_t(image[((long long)a * H.size + b) * W.size + c]);
+        acc_t count = divisor ? acc_t(divisor)
+                              : acc_t(counted(D, p.d, border)) * counted(H, p.h, border) *
+                                    counted(W, p.w, border);
+        y[i] = T(sum / count);
+    }
+}
+""",
+    [{"T": t} for t in FLOATS],
+)
+
+AVG_POOL_BACKWARD = Kernel(
+    "avg_pool_backward",
+    WINDOWS
+    + COUNT
+    + r"""
+extern "C" __global__ void avg_pool_backward(const T* dy, T* dx, long long n, long long border,
+                                             double divisor, AXIS(d), AXIS(h), AXIS(w)) {
+    Along D = ALONG(d), H = ALONG(h), W = ALONG(w);
+    FOR_EACH(i, n) {
+        Spot s = spot(i, D.size, H.size, W.size);
+        acc_t sum = 0;
+        for (int o = D.first(s.d), last = D.last(s.d); o <= last; ++o)
+            for (int p = H.first(s.h), last = H.last(s.h); p <= last; ++p)
+                for (int q = W.first(s.w), last = W.last(s.w); q <= last; ++q) {
+                    long long j = ((s.plane * D.places + o) * H.places + p) * W.places + q;
+                    acc_t count = divisor ? acc_t(divisor)
+                                          : acc_t(counted(D, o, border)) * counted(H, p, border) *
+                                                counted(W, q, border);
+                    sum += acc_t(dy[j]) / count;
+                }
+        dx[i] = T(sum);
+    }
+}
+""",
+    [{"T": t} for t in FLOATS],
+)
 
 
 @also_unbatched(1)
@@ -127,7 +191,7 @@ def _avg_pool(
     windows = fit(op, dims, input, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override == 0:
         raise ValueError(f"{op}: divisor_override must not be 0")
-    count = _count(windows, count_include_pad) if divisor_override is None else divisor_override
+    count = Count(bool(count_include_pad), divisor_override)
     return _AVG_POOLS[dims](input, windows=windows, count=count)
 
 
@@ -138,21 +202,28 @@ def _avg_pooling(op: str) -> Callable[..., Tensor]:
         return _mean(x, windows, count)
 
     pool.__name__ = op
-    return primitive(floats="all")(pool)
+    return primitive(floats="all", takes_half=True)(pool)
 
 
 _AVG_POOLS = {dims: _avg_pooling(f"avg_pool{dims}d") for dims in (1, 2, 3)}
 
 
-def _mean(
-    x: Array, windows: Windows, count: np.ndarray | int
-) -> tuple[Array, Callable[[Array], Array]]:
-    """The sum of each window divided by a number for each, and the rule of its gradient."""
+class Count(NamedTuple):
+    """By what the sum of a window is divided: the elements that count, or one number for all."""
+
+    border: bool = True
+    divisor: int | None = None
+
+
+def _mean(x: Array, windows: Windows, count: Count) -> tuple[Array, Callable[[Array], Array]]:
+    """The sum of each window divided by its count, and the rule of its gradient."""
+    if on_gpu(x):
+        return mean_on_gpu(x, windows, count)
     border, y = windows.border, pad(x, windows.border)
     sizes = y.shape
     for axis in windows.axes:
         y = _sum_along(axis, y, windows)
-    divisor = array_module(x).asarray(count, dtype=x.dtype)
+    divisor = array_module(x).asarray(_divisor(windows, count), dtype=x.dtype)
 
     def vjp_x(dy):
         dy = dy / divisor
@@ -161,6 +232,21 @@ def _mean(
         return inside(dy, border)
 
     return y / divisor, vjp_x
+
+
+def mean_on_gpu(x: Array, windows: Windows, count: Count) -> tuple[Array, Callable[[Array], Array]]:
+    """As `_mean`, by kernels."""
+    xp, numbers = array_module(x), (count.border, float(count.divisor or 0), *windows.numbers)
+    N_and_C = x.shape[:2]
+    y, x = xp.empty((*N_and_C, *windows.places), x.dtype), xp.ascontiguousarray(x)
+    AVG_POOL.over(y.size, x, y, y.size, *numbers, T=x.dtype)
+
+    def vjp_x(dy):
+        dx, dy = xp.empty((*N_and_C, *windows.size), dy.dtype), xp.ascontiguousarray(dy)
+        AVG_POOL_BACKWARD.over(dx.size, dy, dx, dx.size, *numbers, T=dy.dtype)
+        return dx
+
+    return y, vjp_x
 
 
 def _sum_along(axis: int, x: Array, windows: Windows) -> Array:
@@ -174,15 +260,17 @@ def _sum_along(axis: int, x: Array, windows: Windows) -> Array:
     return y
 
 
-def _count(windows: Windows, count_include_pad: bool) -> np.ndarray:
-    """How many elements each window counts: an array (P, Q)."""
+def _divisor(windows: Windows, counted: Count) -> np.ndarray | int:
+    """What the sum of each window is divided by: an array (P, Q), or one number."""
+    if counted.divisor is not None:
+        return counted.divisor
     count = np.ones((), np.int64)
     for n, taps, places, step, p in zip(
         windows.size, windows.kernel, windows.places, windows.stride, windows.padding
     ):
         start = np.arange(places) * step - p
         end = np.minimum(start + taps, n + p)
-        if not count_include_pad:
+        if not counted.border:
             start, end = np.maximum(start, 0), np.minimum(end, n)
         count = np.multiply.outer(count, end - start)
     return count
@@ -293,7 +381,7 @@ def _lp_pooling(op: str) -> Callable[..., Tensor]:
 
     def pool(x, *, windows, power):
         xp, taps = array_module(x), math.prod(windows.kernel)
-        means, spread = _mean(x**power, windows, _count(windows, count_include_pad=True))
+        means, spread = _mean(x**power, windows, Count())
         sums = means * taps
         with np.errstate(invalid="ignore"):
             y = sums ** (1 / power)

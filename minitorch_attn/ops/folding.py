@@ -1,6 +1,7 @@
 """Unfolding images into the columns that kernels see, and folding columns back into images.
 
-The two are each other's transpose: as the gradient of one, the other is computed.
+The two are each other's transpose: as the gradient of one, the other is computed. On a GPU both are
+kernels with a thread for each element of the result, which gathers what belongs there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 from ..engine import ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array
+from ..engine.kernels import FLOATS, Kernel
+from .pooling_windows import WINDOWS, Windows, has_kernels
 from .windows import (
     Sizes,
     add_windows,
@@ -27,6 +30,55 @@ from .windows import (
 __all__ = ["fold", "unfold"]
 
 Option = int | Sizes
+
+TO_COLUMNS = Kernel(
+    "to_columns",
+    WINDOWS
+    + r"""
+// x (planes, H, W) -> columns (planes, R, S, P, Q)
+extern "C" __global__ void to_columns(const T* x, T* columns, long long n,
+                                      AXIS(d), AXIS(h), AXIS(w)) {
+    Along H = ALONG(h), W = ALONG(w);
+    FOR_EACH(i, n) {
+        Spot place = spot(i, W.taps, H.places, W.places);  // of tap s = place.d
+        int row = place.h * H.stride - H.padding + place.plane % H.taps * H.dilation;
+        int column = place.w * W.stride - W.padding + place.d * W.dilation;
+        bool inside = 0 <= row && row < H.size && 0 <= column && column < W.size;
+        long long plane = place.plane / H.taps;
+        columns[i] = inside ? x[(plane * H.size + row) * W.size + column] : T(acc_t(0));
+    }
+}
+""",
+    [{"T": t} for t in FLOATS],
+)
+
+TO_IMAGES = Kernel(
+    "to_images",
+    WINDOWS
+    + r"""
+// columns (planes, R, S, P, Q) -> x (planes, H, W)
+extern "C" __global__ void to_images(const T* columns, T* x, long long n,
+                                     AXIS(d), AXIS(h), AXIS(w)) {
+    Along H = ALONG(h), W = ALONG(w);
+    FOR_EACH(i, n) {
+        Spot pixel = spot(i, 1, H.size, W.size);
+        acc_t sum = 0;
+        for (int r = 0; r < H.taps; ++r) {
+            int p = H.place(pixel.h, r);
+            if (p < 0) continue;
+            for (int s = 0; s < W.taps; ++s) {
+                int q = W.place(pixel.w, s);
+                if (q < 0) continue;
+                long long tap = (pixel.plane * H.taps + r) * W.taps + s;
+                sum += acc_t(columns[(tap * H.places + p) * W.places + q]);
+            }
+        }
+        x[i] = T(sum);
+    }
+}
+""",
+    [{"T": t} for t in FLOATS],
+)
 
 
 @also_unbatched(2)
@@ -111,14 +163,14 @@ def fold(
     return _fold(input, size=size, **_options("fold", kernel_size, dilation, padding, stride))
 
 
-@primitive
+@primitive(floats="half", takes_half=True)
 def _unfold(x, *, kernel, dilation, padding, stride):
     check_images("unfold", x, 2)
     patches = _Patches("unfold", x.shape[2:], kernel, dilation, padding, stride)
     return patches.to_columns(x), patches.to_images
 
 
-@primitive
+@primitive(floats="half", takes_half=True)
 def _fold(x, *, size, kernel, dilation, padding, stride):
     patches = _Patches("fold", size, kernel, dilation, padding, stride)
     _check_columns(x, patches)
@@ -133,20 +185,33 @@ class _Patches:
         self.border = symmetric(padding)
         self.padded_size = tuple(n + 2 * p for n, p in zip(size, padding))
         self.places = count_places(op, self.padded_size, kernel, stride, dilation)
+        self.numbers = Windows(size, kernel, stride, padding, dilation, self.places).numbers
 
     def to_columns(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, C * R * S, P * Q)."""
         N, C = x.shape[:2]
+        shape = (N, C * math.prod(self.kernel), math.prod(self.places))
+        if has_kernels(x):
+            return _gather(TO_COLUMNS, x, shape, self.numbers)
         seen = windows(pad(x, self.border), self.kernel, self.places, self.stride, self.dilation)
-        return seen.copy().reshape(N, C * math.prod(self.kernel), math.prod(self.places))
+        return seen.copy().reshape(shape)
 
     def to_images(self, columns: Array) -> Array:
         """(N, C * R * S, P * Q) -> (N, C, H, W): the transpose of `to_columns`."""
         N, C = len(columns), columns.shape[1] // math.prod(self.kernel)
+        if has_kernels(columns):
+            return _gather(TO_IMAGES, columns, (N, C, *self.size), self.numbers)
         padded = array_module(columns).zeros((N, C, *self.padded_size), dtype=columns.dtype)
         patches = columns.reshape(N, C, *self.kernel, *self.places)
         add_windows(padded, patches, self.stride, self.dilation)
         return inside(padded, self.border)
+
+
+def _gather(kernel: Kernel, x: Array, shape: Sizes, numbers: Sizes) -> Array:
+    xp = array_module(x)
+    y, x = xp.empty(shape, x.dtype), xp.ascontiguousarray(x)
+    kernel.over(y.size, x, y, y.size, *numbers, T=x.dtype)
+    return y
 
 
 def _options(op: str, kernel_size, dilation, padding, stride) -> dict[str, Sizes]:

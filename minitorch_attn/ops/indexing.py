@@ -1,5 +1,11 @@
 """Choosing elements: by slices, masks and integer arrays; their gradients go back to where they
 were taken from, and add up where one element was taken several times.
+
+On a GPU nothing looks at an index array beforehand, for which the processor would have to wait: an
+index out of bounds raises no error but counts on from the other end (n is 0 again). Only where the
+result's shape depends on values (a mask, `one_hot` without a number of classes) does it wait.
+Shares of one element are added up there in whatever order the threads come, so that from run to
+run the last digits may differ.
 """
 
 from __future__ import annotations
@@ -9,7 +15,7 @@ from types import EllipsisType
 import numpy as np
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
-from ..engine.backend import is_array
+from ..engine.backend import is_array, on_gpu
 from ..engine.tensor import operand
 from .axes import axis_of
 
@@ -32,11 +38,10 @@ def _getitem(x, *, index):
     shape = x.shape
 
     def vjp_x(dy):
+        if not _takes_each_once(index):
+            return added_at(shape, index, dy)
         dx = array_module(dy).zeros(shape, dy.dtype)
-        if _takes_each_once(index):
-            dx[index] = dy
-        else:
-            _add_at(dx, index, dy)
+        dx[index] = dy
         return dx
 
     return x[index], vjp_x
@@ -57,9 +62,7 @@ def gather(x, *, dim, index):
     shape = x.shape
 
     def vjp_x(dy):
-        dx = array_module(dy).zeros(shape, dy.dtype)
-        _add_at(dx, places, dy)
-        return dx
+        return added_at(shape, places, dy)
 
     return x[places], vjp_x
 
@@ -77,18 +80,13 @@ def take_along_dim(input, indices, dim):
 @primitive
 def index_select(x, *, dim, index):
     """The slices of x at the positions of a 1-D index along one axis, in the index's order."""
-    index, axis, shape = (
-        _integers("index_select", index),
-        axis_of("index_select", dim, x.ndim),
-        x.shape,
-    )
+    index = array_module(x).asarray(_integers("index_select", index))
+    axis, shape = axis_of("index_select", dim, x.ndim), x.shape
     if index.ndim > 1:
         raise ShapeError(f"index_select: needs an index of one axis, not {index.shape}: x[index]")
 
     def vjp_x(dy):
-        dx = array_module(dy).zeros(shape, dy.dtype)
-        _add_at(dx, (slice(None),) * axis + (index,), dy)
-        return dx
+        return added_at(shape, (slice(None),) * axis + (index,), dy)
 
     return x.take(index, axis=axis), vjp_x
 
@@ -101,14 +99,21 @@ def one_hot(index, num_classes=-1):
     Raises
     ------
     IndexError
-        If an index is negative, or not smaller than `num_classes`.
+        If an index is negative, or not smaller than `num_classes`. On a GPU its vector is 0.
     """
     index = _integers("one_hot", index._data if isinstance(index, Tensor) else index)
+    if on_gpu(index):
+        classes = index.max().item() + 1 if num_classes == -1 else num_classes
+        return _one_hot(index, classes)
     largest = int(index.max(initial=-1))
     classes = largest + 1 if num_classes == -1 else num_classes
     if largest >= classes or index.min(initial=0) < 0:
         wrong = largest if largest >= classes else int(index.min())
         raise IndexError(f"one_hot: class {wrong} is not one of the {classes} classes, from 0 on")
+    return _one_hot(index, classes)
+
+
+def _one_hot(index, classes):
     return Tensor((index[..., None] == array_module(index).arange(classes)).astype(np.int64))
 
 
@@ -141,14 +146,21 @@ def _is_mask(i):
     return getattr(i, "dtype", None) == np.bool_
 
 
-def _add_at(dx, index, dy):
-    """dx[index] += dy, where an element that is named several times gets every share.
+def added_at(shape, index, dy):
+    """Zeros of a shape, with dy added at an index: a place named several times gets every share.
 
-    By flat positions, because NumPy adds single numbers several times faster than rows.
+    NumPy adds at flat positions, because it adds single numbers several times faster than rows. A
+    GPU adds in float32 at least.
     """
-    xp = array_module(dx)
-    positions = xp.arange(dx.size).reshape(dx.shape)[index]
-    xp.add.at(dx.reshape(-1), positions.reshape(-1), dy.reshape(-1))
+    xp = array_module(dy)
+    if on_gpu(dy):
+        dx = xp.zeros(shape, np.promote_types(dy.dtype, np.float32))
+        xp.add.at(dx, index, dy)
+        return dx.astype(dy.dtype, copy=False)
+    dx = np.zeros(shape, dy.dtype)
+    positions = np.arange(dx.size).reshape(shape)[index]
+    np.add.at(dx.reshape(-1), positions.reshape(-1), dy.reshape(-1))
+    return dx
 
 
 def _places(x, dim, index):

@@ -3,11 +3,12 @@
 Along one axis, every new pixel is a weighted sum of old ones: interpolation is a product with a
 matrix A of shape (P, H), a few entries in each row. Along several axes it is one such product
 after the other, Y = A X Bᵀ for images, and its gradient has the same products transposed,
-dX = Aᵀ dY B.
+dX = Aᵀ dY B. On a GPU a kernel takes of each row only the band of columns that is not zero.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
+from ..engine.kernels import FLOATS, Kernel
 from ..engine.tensor import operand
 from .windows import AXES
 
@@ -31,6 +33,28 @@ MODES = {
 }
 
 CUBIC_SLOPE = -0.75  # the slope of the cubic kernel at distance 1: Keys' a
+
+BAND_PRODUCT = Kernel(
+    "band_product",
+    r"""
+// x (lines, size, behind) -> y (lines, places, behind); weights (places, width), from `first` on.
+extern "C" __global__ void band_product(const T* x, const int* first, const acc_t* weights, T* y,
+                                        long long n, long long size, long long places,
+                                        long long width, long long behind) {
+    FOR_EACH(i, n) {
+        long long j = i % behind, p = i / behind % places, line = i / behind / places;
+        const T* pixel = x + (line * size + first[p]) * behind + j;
+        acc_t sum = 0;
+        for (long long k = 0; k < width; ++k) {
+            acc_t weight = weights[p * width + k];
+            if (weight != 0) sum += weight * acc_t(pixel[k * behind]);
+        }
+        y[i] = T(sum);
+    }
+}
+""",
+    [{"T": t} for t in FLOATS],
+)
 
 
 class Stretch(NamedTuple):
@@ -132,8 +156,10 @@ def interpolate(
     return _interpolate(x, stretches=stretches, kernel=kernel, align_corners=bool(align_corners))
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def _interpolate(x, *, stretches, kernel, align_corners):
+    if on_gpu(x):
+        return _interpolate_by_bands(x, stretches, kernel, align_corners)
     xp = array_module(x)
     nearest = kernel.startswith("nearest")
     matrices = [
@@ -161,6 +187,50 @@ def _product(matrix: Array, x: Array, axis: int) -> Array:
     before, behind = x.shape[:axis], x.shape[axis + 1 :]
     lines = x.reshape(*before, x.shape[axis], math.prod(behind))
     return (matrix @ lines).reshape(*before, len(matrix), *behind)
+
+
+def _interpolate_by_bands(x: Array, stretches: tuple, kernel: str, align_corners: bool):
+    def resized(x, transposed):
+        for axis, stretch in enumerate(stretches, start=2):
+            band = _band(kernel, Stretch(*stretch), align_corners, transposed)
+            x = _band_product(*band, x, axis)
+        return x
+
+    def vjp_x(dy):
+        return resized(dy, transposed=True)
+
+    return resized(x, transposed=False), vjp_x
+
+
+@functools.lru_cache(maxsize=128)
+def _band(
+    kernel: str, stretch: Stretch, align_corners: bool, transposed: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row of the matrix, or of its transpose: where what is not zero begins, and that."""
+    matrix = _matrix(kernel, stretch, align_corners)
+    matrix = matrix.T if transposed else matrix
+    size = matrix.shape[1]
+    some = matrix != 0
+    begin, end = some.argmax(axis=1), size - some[:, ::-1].argmax(axis=1)
+    width = int((end - begin)[some.any(axis=1)].max())
+    first = np.minimum(begin, size - width)
+    weights = np.take_along_axis(matrix, first[:, None] + np.arange(width), axis=1)
+    return first.astype(np.int32), weights
+
+
+def _band_product(first: np.ndarray, weights: np.ndarray, x: Array, axis: int) -> Array:
+    """As `_product`, of a matrix that `_band` describes."""
+    xp, (places, width) = array_module(x), weights.shape
+    shape = x.shape
+    y = xp.empty((*shape[:axis], places, *shape[axis + 1 :]), x.dtype)
+    weights = weights.astype(np.promote_types(x.dtype, np.float32))
+    BAND_PRODUCT.over(
+        y.size,
+        *(xp.ascontiguousarray(x), xp.asarray(first), xp.asarray(weights), y),
+        *(y.size, shape[axis], places, width, math.prod(shape[axis + 1 :])),
+        T=x.dtype,
+    )
+    return y
 
 
 def _matrix(kernel: str, stretch: Stretch, align_corners: bool) -> np.ndarray:

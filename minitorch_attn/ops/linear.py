@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
+from ..engine import DTypeError, ShapeError, Tensor, primitive
+from .arguments import any_wrong
+from .indexing import added_at
 
 __all__ = ["embedding", "linear"]
 
@@ -88,7 +90,7 @@ def embedding(input, weight, *, padding_idx=None):
     DTypeError
         If the indices are not integers.
     IndexError
-        If an index or `padding_idx` is not a row.
+        If an index (unless they lie on a GPU) or `padding_idx` is not a row.
     """
     if weight.ndim != 2:
         raise ShapeError(f"embedding: the weight needs shape (rows, features), not {weight.shape}")
@@ -96,17 +98,15 @@ def embedding(input, weight, *, padding_idx=None):
     if input.dtype.kind not in "iu":
         raise DTypeError(f"embedding: the indices must be integers, not {input.dtype}")
     outside = (input < 0) | (input >= K)
-    if outside.any():
+    if any_wrong(outside):
         raise IndexError(
             f"embedding: index {input[outside][0]} is not one of the {K} rows, 0 to {K - 1}"
         )
     if padding_idx is not None and not -K <= padding_idx < K:
         raise IndexError(f"embedding: padding_idx={padding_idx} is not one of the {K} rows")
-    xp = array_module(weight)
 
     def vjp_weight(dy):
-        dweight = xp.zeros((K, D), dtype=dy.dtype)
-        xp.add.at(dweight, input, dy)  # a row that is looked up twice gets both gradients
+        dweight = added_at((K, D), input, dy)  # a row that is looked up twice gets both gradients
         if padding_idx is not None:
             dweight[padding_idx] = 0
         return dweight

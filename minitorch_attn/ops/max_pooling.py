@@ -3,6 +3,10 @@
 The greatest of a window is the greatest of its rows' greatest: the pool goes along one axis of
 space after the other, in images with R + S taps instead of R * S. Each pass is a function in the
 form of a primitive: it returns its output and the rule that carries a gradient back.
+
+On a GPU a kernel looks through all R * S, which lie close by, and notes where the greatest was. On
+the way back each element asks the windows it is in whether it was theirs: nothing is added to by
+two threads, so the gradient is the same in every run.
 """
 
 from __future__ import annotations
@@ -15,11 +19,69 @@ import numpy as np
 
 from ..engine import Tensor, array_module, as_tensor, primitive
 from ..engine.backend import Array
+from ..engine.dtypes import is_floating
+from ..engine.kernels import FLOATS, Kernel
 from .masking import split
-from .pooling_windows import Option, Windows, fit, lay_along
+from .pooling_windows import WINDOWS, Option, Windows, fit, has_kernels, lay_along
 from .windows import also_unbatched, inside, pad
 
 __all__ = ["max_pool1d", "max_pool2d", "max_pool3d"]
+
+VARIANTS = [{"T": t, "Index": index} for t in FLOATS for index in ("int", "long long")]
+
+MAX_POOL = Kernel(
+    "max_pool",
+    WINDOWS
+    + r"""
+extern "C" __global__ void max_pool(const T* x, T* y, Index* where, long long n,
+                                    AXIS(d), AXIS(h), AXIS(w)) {
+    Along D = ALONG(d), H = ALONG(h), W = ALONG(w);
+    FOR_EACH(i, n) {
+        Spot p = spot(i, D.places, H.places, W.places);
+        const T* image = x + p.plane * D.size * H.size * W.size;
+        acc_t greatest = -1 / acc_t(0);
+        Index found = -1;
+        for (int a = D.begin(p.d), last = D.end(p.d); a < last; a += D.dilation)
+            for (int b = H.begin(p.h), last = H.end(p.h); b < last; b += H.dilation)
+                for (int c = W.begin(p.w), last = W.end(p.w); c < last; c += W.dilation) {
+                    Index at = ((Index)a * H.size + b) * W.size + c;
+                    acc_t v = image[at];
+                    if (found < 0 || v > greatest || v != v) {
+                        greatest = v;
+                        found = at;
+                    }
+                }
+        y[i] = T(greatest);
+        where[i] = found;
+    }
+}
+""",
+    VARIANTS,
+)
+
+MAX_POOL_BACKWARD = Kernel(
+    "max_pool_backward",
+    WINDOWS
+    + r"""
+extern "C" __global__ void max_pool_backward(const T* dy, const Index* where, T* dx, long long n,
+                                             AXIS(d), AXIS(h), AXIS(w)) {
+    Along D = ALONG(d), H = ALONG(h), W = ALONG(w);
+    FOR_EACH(i, n) {
+        Spot s = spot(i, D.size, H.size, W.size);
+        Index here = ((Index)s.d * H.size + s.h) * W.size + s.w;
+        acc_t sum = 0;
+        for (int o = D.first(s.d), last = D.last(s.d); o <= last; ++o)
+            for (int p = H.first(s.h), last = H.last(s.h); p <= last; ++p)
+                for (int q = W.first(s.w), last = W.last(s.w); q <= last; ++q) {
+                    long long j = ((s.plane * D.places + o) * H.places + p) * W.places + q;
+                    if (where[j] == here) sum += acc_t(dy[j]);
+                }
+        dx[i] = T(sum);
+    }
+}
+""",
+    VARIANTS,
+)
 
 
 @also_unbatched(1)
@@ -134,6 +196,8 @@ def _max_pooling(op: str) -> Callable[..., Tensor]:
     """The primitive under the name that errors and graphs show."""
 
     def pool(x, *, windows):
+        if has_kernels(x):
+            return _pool_on_gpu(x, windows)
         border, rules = windows.border, []
         y, beats = pad(x, border, _lowest(x.dtype)), _beats(x)
         for axis in reversed(windows.axes):  # of equals the first row by row, not by column
@@ -148,10 +212,41 @@ def _max_pooling(op: str) -> Callable[..., Tensor]:
         return y, vjp_x
 
     pool.__name__ = op
-    return primitive(pool)
+    return primitive(floats="half", takes_half=True)(pool)
 
 
 MAX_POOLS = {dims: _max_pooling(f"max_pool{dims}d") for dims in (1, 2, 3)}
+
+
+def _pool_on_gpu(x: Array, windows: Windows) -> tuple[Array, Callable[[Array], Array]]:
+    y, where = find_greatest(x, windows, np.int32)
+
+    def vjp_x(dy):
+        return give_to_greatest(dy, where, windows)
+
+    return y, vjp_x
+
+
+def find_greatest(x: Array, windows: Windows, integer: Any) -> tuple[Array, Array]:
+    """The greatest element of each window, and its flat position; -1 where it sees none. On a GPU.
+
+    `integer` is the dtype of the positions.
+    """
+    xp, shape = array_module(x), (*x.shape[:2], *windows.places)
+    y, where = xp.empty(shape, x.dtype), xp.empty(shape, integer)
+    x = xp.ascontiguousarray(x)
+    MAX_POOL.over(y.size, x, y, where, y.size, *windows.numbers, T=x.dtype, Index=where.dtype)
+    return y, where
+
+
+def give_to_greatest(dy: Array, where: Array, windows: Windows) -> Array:
+    """The gradient of the images, from those of the windows and where their greatest lie."""
+    xp = array_module(dy)
+    dx, dy = xp.empty((*dy.shape[:2], *windows.size), dy.dtype), xp.ascontiguousarray(dy)
+    MAX_POOL_BACKWARD.over(
+        dx.size, dy, where, dx, dx.size, *windows.numbers, T=dy.dtype, Index=where.dtype
+    )
+    return dx
 
 
 def _max_along(
@@ -187,17 +282,19 @@ def _contest(axis: int, x: Array, windows: Windows, beats: Callable) -> tuple[Ar
 
 def _beats(x: Array) -> Callable[[Array, Array], Array]:
     """How a challenger wins: by being greater, or NaN. Few images hold NaN: one look tells."""
-    if x.size and x.dtype.kind == "f" and np.isnan(x.max()):
+    if x.size and is_floating(x.dtype) and np.isnan(x.max()):
         return lambda challenger, y: (challenger > y) | (challenger != challenger)
     return operator.gt
 
 
 def _lowest(dtype: np.dtype) -> float:
-    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+    return -np.inf if is_floating(dtype) else np.iinfo(dtype).min
 
 
 def _where_greatest(x: Array, windows: Windows) -> Array:
     """Where the greatest elements lie in images without border: (N, C, P, Q), flat positions."""
+    if has_kernels(x):
+        return find_greatest(x, windows, np.int64)[1]
     xp, beats = array_module(x), _beats(x)
     values = pad(x, windows.border, _lowest(x.dtype))
     found = xp.broadcast_to(xp.asarray(_positions(windows)), values.shape)

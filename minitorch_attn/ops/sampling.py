@@ -11,6 +11,10 @@ product of one for each axis of space.
 
 All neighbours of a place lie at fixed distances from the first of them, once the images have a
 border wide enough: so one index per place finds them all.
+
+On a GPU kernels do the same with a thread for each place (`sampling.cu`). Many places may read one
+pixel, whose gradient the threads then add up in whatever order they come: from run to run its last
+digits may differ.
 """
 
 from __future__ import annotations
@@ -20,12 +24,14 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
+from ..engine.kernels import FLOATS, Kernel
 from .arguments import integers
 from .interpolation import cubic, cubic_slopes, linear
 from .windows import AXES, blocks, inside, pad, symmetric
@@ -34,6 +40,17 @@ __all__ = ["affine_grid", "grid_sample"]
 
 NEIGHBOURS = {"nearest": 1, "bilinear": 2, "bicubic": 4}  # along one axis
 PADDING_MODES = ("zeros", "border", "reflection")
+
+SOURCE = Path(__file__).with_name("sampling.cu")
+VARIANTS = [
+    {"T": t, "DIMS": dims, "NEIGHBOURS": count}
+    for t in FLOATS
+    for dims, count in ((2, 1), (2, 2), (2, 4), (3, 1), (3, 2))
+]
+READ = Kernel("read_places", SOURCE, VARIANTS)
+READ_BACKWARD_INPUT = Kernel("read_places_backward_input", SOURCE, VARIANTS)
+READ_BACKWARD_GRID = Kernel("read_places_backward_grid", SOURCE, VARIANTS)
+SHARE = 16  # channels that one thread reads at its place
 
 
 class Axis(NamedTuple):
@@ -114,7 +131,7 @@ def _pixel_coordinates(sizes: tuple[int, ...], align_corners: bool) -> np.ndarra
     return np.stack([axis.ravel() for axis in (*axes[::-1], np.ones(sizes))], axis=1)
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def grid_sample(input, grid, *, mode="bilinear", padding_mode="zeros", align_corners=False):
     r"""Images read at the places that a grid names.
 
@@ -171,6 +188,8 @@ def grid_sample(input, grid, *, mode="bilinear", padding_mode="zeros", align_cor
         If a mode is not one of these.
     """
     _check(input, grid, mode, padding_mode)
+    if on_gpu(input):
+        return _grid_sample_on_gpu(input, grid, mode, padding_mode, align_corners)
     xp = array_module(input)
     N, C, *sizes = input.shape
     P = math.prod(grid.shape[1:-1])
@@ -226,6 +245,38 @@ def grid_sample(input, grid, *, mode="bilinear", padding_mode="zeros", align_cor
         return dgrid.reshape(grid_shape)
 
     return y.reshape(N, C, *grid_shape[1:-1]), (vjp_input, vjp_grid)
+
+
+def _grid_sample_on_gpu(
+    input: Array, grid: Array, mode: str, padding_mode: str, align_corners: bool
+) -> tuple[Array, tuple[Callable, Callable]]:
+    """As `grid_sample`, by kernels."""
+    xp, dtype = array_module(input), np.result_type(input.dtype, grid.dtype)
+    x, grid = (xp.ascontiguousarray(a, dtype=dtype) for a in (input, grid))
+    N, C, *size = x.shape
+    P = math.prod(grid.shape[1:-1])
+    images = (C, *(1,) * (3 - len(size)), *size, PADDING_MODES.index(padding_mode), align_corners)
+    constants = {"T": dtype, "DIMS": len(size), "NEIGHBOURS": NEIGHBOURS[mode]}
+    threads = N * -(-C // SHARE) * P
+    shape, grid_shape = x.shape, grid.shape
+
+    y = xp.empty((N, C, *grid_shape[1:-1]), dtype)
+    READ.over(threads, x, grid, y, threads, P, SHARE, *images, **constants)
+
+    def vjp_input(dy):
+        dx = xp.zeros(shape, np.promote_types(dtype, np.float32))
+        dy = xp.ascontiguousarray(dy)
+        READ_BACKWARD_INPUT.over(threads, dy, grid, dx, threads, P, SHARE, *images, **constants)
+        return dx.astype(dtype, copy=False)
+
+    def vjp_grid(dy):
+        if mode == "nearest":
+            return xp.zeros(grid_shape, dtype)
+        dgrid, dy = xp.empty(grid_shape, dtype), xp.ascontiguousarray(dy)
+        READ_BACKWARD_GRID.over(N * P, x, grid, dy, dgrid, N * P, P, *images, **constants)
+        return dgrid
+
+    return y, (vjp_input, vjp_grid)
 
 
 def _combine(along_axes: list[tuple[Array, ...]]) -> list[Array]:

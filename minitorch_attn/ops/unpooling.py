@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
 from ..engine.tensor import operand
 from .pooling_windows import Option
 from .windows import Sizes, by, check_images, per_axis
@@ -51,7 +51,7 @@ def max_unpool2d(
     .. math:: y_{n,\,c,\,i_{n,c,p,q}} = x_{n,c,p,q}
 
     with flat positions i. Where overlapping windows found the same element, the last of them
-    writes it.
+    writes it; on a GPU any of them.
 
     Parameters
     ----------
@@ -75,7 +75,8 @@ def max_unpool2d(
     ValueError
         If an option is out of its range.
     IndexError
-        If an index lies outside the image.
+        If an index lies outside the image. A GPU does not look at them beforehand: there it counts
+        on from the other end.
     """
     return _unpool(2, input, indices, kernel_size, stride, padding, output_size)
 
@@ -128,7 +129,8 @@ def _unpooling(op: str) -> Callable[..., Tensor]:
     """The primitive under the name that errors and graphs show."""
 
     def unpool(x, *, positions, size):
-        _check_inside(op, positions, size)
+        if not on_gpu(positions):
+            _check_inside(op, positions, size)
         xp, shape, N_and_C = array_module(x), x.shape, x.shape[:2]
         flat = positions.reshape(*N_and_C, math.prod(shape[2:]))
         y = xp.zeros((*N_and_C, math.prod(size)), dtype=x.dtype)
