@@ -101,7 +101,7 @@ LESSONS = (
     Lesson(24, "delf", "Attentive local features (DELF)", "VI", 60),
     Lesson(25, "parameter_free_attention", "Parameter-free attention", "VI", 40),
     Lesson(26, "sca_cnn", "Spatial and channel-wise attention for captions (SCA-CNN)", "VI", 60),
-    Lesson(27, "gpu", "On the GPU", "VII", 50),
+    Lesson(27, "gpu", "On the GPU", "VII", 75),
     Lesson(28, "data_parallel", "Data parallel training", "VII", 50),
     Lesson(30, "capstone", "Every mechanism side by side", "VIII", 90),
 )
@@ -390,6 +390,11 @@ BUILT_IN = {
     "models.SCALayers": 26,
     "models.SoftAttention": 26,
     "retrieval": 22,
+    # 27: the GPU
+    "amp": 27,
+    "autocast": 27,
+    "cuda": 27,
+    "simulator": 27,
     "distributed": 28,
     "compare": 30,
 }

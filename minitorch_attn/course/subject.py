@@ -524,7 +524,17 @@ _NOT_THE_LEARNERS = (
     *(
         str(ROOT / "minitorch_attn" / room)
         for room in (
-            *("engine", "ops", "nn", "attention", "models", "data", "viz", "retrieval"),
+            *(
+                "engine",
+                "ops",
+                "nn",
+                "attention",
+                "models",
+                "data",
+                "viz",
+                "retrieval",
+                "simulator",
+            ),
             *("functional", "optim", "training", "distributed"),
             *("course/subject.py", "course/worker.py"),
         )

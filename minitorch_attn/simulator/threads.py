@@ -172,8 +172,8 @@ def launch(kernel: Kernel, blocks: int, block_size: int, *arguments: Any, seed: 
     Raises
     ------
     RaceError, BarrierError, BoundsError, UnwrittenError
-        What the kernel does wrong: the threads, the element, and how to mend it. The lines that
-        meet in a race stand in the error's notes.
+        What the kernel does wrong: the threads, the element, and how to mend it. The kernel and
+        its lines stand in the error's notes.
     """
     if blocks < 1 or block_size < 1:
         raise ValueError(f"launch: {blocks} blocks of {block_size} threads: both must be 1 or more")
@@ -391,7 +391,7 @@ class Array:
         else:
             when = "with no barrier between"
             mend = (
-                "put a `yield` between the two"
+                "put a `yield` between the two (or thread.atomic_add, where both add)"
                 if "read" in (kind, other_kind)
                 else "let each thread write an element of its own, or add with thread.atomic_add"
             )
@@ -522,8 +522,9 @@ class _Run:
         request.elements.append(element)
 
     def error(self, kind: type[KernelError], message: str, *lines: _Line) -> KernelError:
-        """An error that names the kernel; its notes hold the lines."""
-        error = kind(f"{self.kernel_name}: {message}.")
+        """An error whose notes name the kernel and hold the lines."""
+        error = kind(f"{message}.")
+        error.add_note(f"In the kernel {self.kernel_name}:")
         for line in dict.fromkeys(map(str, lines)):
             error.add_note(f"    {line}")
         return error

@@ -167,7 +167,8 @@ def test_a_race_says_who_and_where_and_its_notes_hold_both_lines():
 
     with pytest.raises(RaceError) as caught:
         launch(sum_into_one, 1, 2, np.ones(2), np.zeros(1))
-    assert "sum_into_one: a race for y[0]" in str(caught.value)
+    assert "a race for y[0]: thread " in str(caught.value)
+    assert "In the kernel sum_into_one:" in caught.value.__notes__
     assert any("y[0] += x[thread.index]" in note for note in caught.value.__notes__)
 
 
