@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine import ShapeError, Tensor, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
+from ..engine.dtypes import accumulator
 from .arguments import integer
 from .convolution_forms import Geometry, choose
 from .windows import (
@@ -306,8 +307,9 @@ def _convolution(op: str) -> Callable[..., Tensor]:
 
     def convolution(x, weight, bias, *, stride, padding, dilation, groups):
         g = _fit(op, x, weight, stride, padding, dilation, groups)
-        form = choose(g)
-        y, vjp_bias = _with_bias(op, form.forward(x, weight, g), bias)
+        _check_bias(op, bias, g.O)
+        form = choose(g, on_gpu(x))
+        y = _with_bias(form.forward, x, weight, g, bias)
 
         def vjp_x(dy):
             return form.grad_input(dy, weight, g)
@@ -315,10 +317,10 @@ def _convolution(op: str) -> Callable[..., Tensor]:
         def vjp_weight(dy):
             return form.grad_weight(dy, x, g)
 
-        return y, (vjp_x, vjp_weight, vjp_bias)
+        return y, (vjp_x, vjp_weight, _sum_of_channels)
 
     convolution.__name__ = op
-    return primitive(floats="all")(convolution)
+    return primitive(floats="all", takes_half=True)(convolution)
 
 
 def _transposed_convolution(op: str) -> Callable[..., Tensor]:
@@ -328,8 +330,9 @@ def _transposed_convolution(op: str) -> Callable[..., Tensor]:
         x, weight, bias, *, stride, padding, output_padding, dilation, groups
     ):
         g = _fit_transposed(op, x, weight, stride, padding, output_padding, dilation, groups)
-        form = choose(g)
-        y, vjp_bias = _with_bias(op, form.grad_input(x, weight, g), bias)
+        _check_bias(op, bias, g.C)
+        form = choose(g, on_gpu(x))
+        y = _with_bias(form.grad_input, x, weight, g, bias)
 
         def vjp_x(dy):
             return form.forward(dy, weight, g)
@@ -337,10 +340,10 @@ def _transposed_convolution(op: str) -> Callable[..., Tensor]:
         def vjp_weight(dy):
             return form.grad_weight(x, dy, g)
 
-        return y, (vjp_x, vjp_weight, vjp_bias)
+        return y, (vjp_x, vjp_weight, _sum_of_channels)
 
     transposed_convolution.__name__ = op
-    return primitive(floats="all")(transposed_convolution)
+    return primitive(floats="all", takes_half=True)(transposed_convolution)
 
 
 _CONVOLUTIONS = {dims: _convolution(f"conv{dims}d") for dims in (1, 2, 3)}
@@ -349,21 +352,27 @@ _TRANSPOSED_CONVOLUTIONS = {
 }
 
 
-def _with_bias(op: str, y: Array, bias: Array | None) -> tuple[Array, Callable[[Array], Array]]:
-    """Add a number to each channel of a fresh output, in place; the rule sums over all else."""
-    channels, space = y.shape[1], y.ndim - 2
+def _check_bias(op: str, bias: Array | None, channels: int) -> None:
+    if bias is not None and bias.shape != (channels,):
+        raise ShapeError(
+            f"{op}: the bias needs one number for each of {channels} kernels, "
+            f"shape ({channels},), not {bias.shape}"
+        )
+
+
+def _with_bias(product: Callable[..., Array], x: Array, weight: Array, g, bias) -> Array:
+    """A product with a number added to each channel: in place, on a GPU while it is written."""
+    if on_gpu(x):
+        return product(x, weight, g, bias)
+    y = product(x, weight, g)
     if bias is not None:
-        if bias.shape != (channels,):
-            raise ShapeError(
-                f"{op}: the bias needs one number for each of {channels} kernels, "
-                f"shape ({channels},), not {bias.shape}"
-            )
-        y += bias.reshape(channels, *(1,) * space)
+        y += bias.reshape(-1, *(1,) * (y.ndim - 2))
+    return y
 
-    def vjp_bias(dy):
-        return dy.sum(axis=(0, *range(2, dy.ndim)))
 
-    return y, vjp_bias
+def _sum_of_channels(dy: Array) -> Array:
+    """The gradient of a bias: (N, O, P, Q) -> (O,)."""
+    return dy.sum(axis=(0, *range(2, dy.ndim)), dtype=accumulator(dy.dtype))
 
 
 def _fit(op, x: Array, weight: Array, stride, padding, dilation, groups: int) -> Geometry:

@@ -20,6 +20,8 @@ They are, from the obvious to the quick:
 `winograd`        small kernels: a quarter of the multiplications
 ================  =============================================================
 
+Arrays on a GPU have a form of their own, `gpu`, in which two kernels stand for all of these.
+
 The thresholds below are from timing all forms side by side on one thread of an x86-64 core with
 AVX-512 and 1 MB of cache. Near a threshold the two forms are about as quick, so that they need not
 be exact.
@@ -29,14 +31,16 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import columns, depthwise, pointwise, rows, winograd, winograd_rows
+from . import columns, depthwise, gpu, pointwise, rows, winograd, winograd_rows
 from .geometry import Geometry
 
 __all__ = ["Geometry", "choose"]
 
 
-def choose(g: Geometry) -> ModuleType:
+def choose(g: Geometry, on_gpu: bool = False) -> ModuleType:
     """The form in which a convolution of these shapes is quickest."""
+    if on_gpu:
+        return gpu
     if pointwise.suits(g):
         return pointwise
     if depthwise.suits(g):

@@ -1,0 +1,259 @@
+"""Convolution on a GPU: a matrix product that gathers its factors while it runs.
+
+Column matrices, as in `columns`, would be nine times the image for 3 x 3 kernels, written and read
+again. Here blocks of threads gather what they multiply next (`implicit_gemm.cu`), from where
+`lookup` says. Groups of few output channels have too few rows for that: `direct.cu`. Pixels by
+themselves are multiplied by cuBLAS, as in `pointwise`.
+
+float16 and bfloat16 arrays, and float32 ones if `set_float32_matmul_precision` allows, are
+multiplied by the matrix units of the card (of compute capability 8.0 or more) and added up in
+float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ...engine import array_module
+from ...engine.backend import Array, get_float32_matmul_precision
+from ...engine.kernels import FLOATS, Kernel
+from ..windows import pad
+from . import lookup, pointwise
+from .geometry import Geometry
+
+COLUMNS = 128  # of a tile
+STEP = 32  # words along k of the largest tile, as numbers: shares of the places are multiples of it
+FEW = 4  # rows of a group that are summed one by one
+ENOUGH = 512  # blocks that keep a large card busy: four on each of 128 multiprocessors
+
+HERE = Path(__file__).parent
+WORDS = HERE / "words.cuh"
+
+# Which rows a tile has, and how many of them a thread takes; doubles fill twice the registers.
+TILES = {128: 8, 64: 8, 32: 4}
+TILES_OF_DOUBLES = {64: 4, 32: 4}
+_UNITS = [("half_t", 1), ("bfloat_t", 1), ("float", 1)]
+_PLAIN = [("half_t", 0), ("float", 0), ("double", 0)]
+_VARIANTS = [
+    {"T": T, "MATRIX_UNITS": units, "BM": rows, "TM": each, "GRAD_WEIGHT": back}
+    for T, units in _UNITS + _PLAIN
+    for rows, each in (TILES_OF_DOUBLES if T == "double" else TILES).items()
+    for back in (0, 1)
+]
+
+IMPLICIT_GEMM = Kernel("implicit_gemm", (WORDS, HERE / "implicit_gemm.cu"), _VARIANTS)
+PACK = Kernel(
+    "pack",
+    (WORDS, HERE / "pack.cu"),
+    [{"T": T, "MATRIX_UNITS": units} for T, units in _UNITS + _PLAIN],
+)
+DIRECT = Kernel(
+    "direct",
+    HERE / "direct.cu",
+    [{"T": T, "GRAD_WEIGHT": back} for T, back in itertools.product(FLOATS, (0, 1))],
+)
+
+
+def forward(x: Array, weight: Array, g: Geometry, bias: Array | None = None) -> Array:
+    """(N, C, H, W), (O, C / G, R, S) -> (N, O, P, Q); a bias is added on the way."""
+    x, weight = _alike(x, weight)
+    if _is_pointwise(g, x):
+        y = pointwise.forward(x, weight, g)
+        return y if bias is None else _add(y, bias)
+    y = array_module(x).empty(g.y_shape, dtype=x.dtype)
+    _multiply(lookup.forward(g), x, weight, y, bias)
+    return y
+
+
+def grad_input(dy: Array, weight: Array, g: Geometry, bias: Array | None = None) -> Array:
+    """(N, O, P, Q), (O, C / G, R, S) -> (N, C, H, W); a transposed convolution's has a bias."""
+    dy, weight = _alike(dy, weight)
+    if _is_pointwise(g, dy):
+        dx = pointwise.grad_input(dy, weight, g)
+        return dx if bias is None else _add(dx, bias)
+    dx = array_module(dy).empty(g.x_shape, dtype=dy.dtype)
+    for product in lookup.grad_input(g):
+        _multiply(product, dy, weight, dx, bias)
+    return dx
+
+
+def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
+    """(N, O, P, Q), (N, C, H, W) -> (O, C / G, R, S).
+
+    The sum runs over all places of all images, and there are few results: blocks take shares of the
+    places, and their sums are summed afterwards. So the card is busy, and the result is the same
+    at every run, as it would not be if they added to one array at once.
+    """
+    dy, x = _alike(dy, x)
+    product, border = lookup.forward(g).fitted()
+    x = x if border is None else pad(x, border)
+    parts = (_direct_shares if product.rows <= FEW else _shares)(product, dy, x)
+    total = parts[0] if len(parts) == 1 else parts.sum(axis=0)
+    return total.reshape(g.weight_shape).astype(x.dtype, copy=False)
+
+
+def _multiply(
+    product: lookup.Product, x: Array, weight: Array, y: Array, bias: Array | None
+) -> None:
+    """Write a product, and the bias, into y."""
+    product, border = product.fitted()
+    x = x if border is None else pad(x, border)
+    table, N = lookup.tables(array_module(x), product), len(x)
+    biased, bias = bias is not None, y if bias is None else _alike(bias, x)[0]
+    group_step = weight.size // product.groups
+    if product.rows <= FEW:
+        O = product.groups * product.rows
+        blocks = -(-O * product.places // 256)
+        DIRECT(
+            *(
+                (blocks, min(-(-N // 4), 65535)),
+                256,
+                x,
+                weight,
+                y,
+                bias,
+                *table,
+                O,
+                product.rows,
+                N,
+            ),
+            *(product.places, product.depth, product.image, product.plane),
+            *(group_step, product.row_step, biased),
+            T=x.dtype,
+            GRAD_WEIGHT=0,
+        )
+        return
+    columns = -(-N * product.places // COLUMNS)
+    tile = _tile(x, product, columns)
+    packed = _packed(weight, product, table.order, tile)
+    fours = product.is_dense and product.places % 4 == 0
+    down = -(-product.rows // tile["BM"])
+    IMPLICIT_GEMM(
+        *((down * columns, product.groups), _threads(tile), x, packed, y, bias, *table[:3]),
+        *(product.rows, N, product.places, product.depth, product.image, product.plane),
+        *(biased, fours, 0, 0, 0),
+        **tile,
+        GRAD_WEIGHT=0,
+    )
+
+
+def _packed(weight: Array, product: lookup.Product, order: Array, tile: dict[str, Any]) -> Array:
+    """The weight as words, in the order in which tiles of it are read, filled up to whole tiles."""
+    xp, T = array_module(weight), weight.dtype
+    pack, deep, word = _words(T, tile["MATRIX_UNITS"])
+    width = -(-product.rows // tile["BM"]) * tile["BM"]
+    depth = -(-product.depth // (pack * deep)) * deep
+    packed = xp.empty((product.groups, depth, width), dtype=word)
+    PACK.over(
+        *(packed.size, weight, order, packed, product.groups, product.rows, product.depth),
+        *(width, depth, weight.size // product.groups, product.row_step),
+        T=T,
+        MATRIX_UNITS=tile["MATRIX_UNITS"],
+    )
+    return packed
+
+
+def _shares(product: lookup.Product, dy: Array, x: Array) -> Array:
+    """Sums over shares of the places: (shares, O, C / G R S)."""
+    xp, N, P = array_module(x), len(x), product.places
+    tile = _tile(x, product, -(-product.depth // COLUMNS))
+    grid = -(-product.rows // tile["BM"]) * -(-product.depth // COLUMNS)
+    shares = min(ENOUGH // max(1, grid * product.groups), N * P // 256)
+    shares = max(1, shares, -(-N * P // 2**30))  # within a share 31 bits count the places
+    share = -(-N * P // (shares * STEP)) * STEP
+    parts = xp.empty(
+        (shares, product.groups * product.rows, product.depth), dtype=_sum_dtype(x.dtype)
+    )
+    table = lookup.tables(xp, product)
+    shift = 31 + (P - 1).bit_length()
+    IMPLICIT_GEMM(
+        *((grid, product.groups, shares), _threads(tile), x, dy, parts, x, *table[:3]),
+        *(product.rows, N, P, product.depth, product.image, product.depth),
+        *(False, product.depth % 4 == 0, share, -(-(1 << shift) // P), shift),
+        **tile,
+        GRAD_WEIGHT=1,
+    )
+    return parts
+
+
+def _direct_shares(product: lookup.Product, dy: Array, x: Array) -> Array:
+    """Sums over shares of the images: (shares, O, C / G R S)."""
+    xp, O, N = array_module(x), product.groups * product.rows, len(x)
+    grid = (O, -(-product.depth // 9))
+    shares = max(1, min(2 * ENOUGH // max(1, math.prod(grid)), N))
+    shares = max(shares, -(-N * product.places // 2**30))
+    parts = xp.empty((shares, O, product.depth), dtype=_sum_dtype(x.dtype))
+    table = lookup.tables(xp, product)
+    DIRECT(
+        *((*grid, shares), 256, x, dy, parts, table.places, table.taps),
+        *(product.rows, N, product.places, product.depth, product.image),
+        T=x.dtype,
+        GRAD_WEIGHT=1,
+    )
+    return parts
+
+
+def _tile(x: Array, product: lookup.Product, columns: int) -> dict[str, Any]:
+    """The constants of the kernel: the largest tile that rows fill well and that makes enough."""
+    tiles = TILES_OF_DOUBLES if x.dtype.name == "float64" else TILES
+    M, smallest = product.rows, min(tiles)
+    rows = next(
+        rows
+        for rows in tiles
+        if rows == smallest
+        or (M % rows == 0 or M % rows > rows / 2)
+        and (rows < 128 or -(-M // rows) * columns * product.groups >= ENOUGH // 4)
+    )
+    return {"T": x.dtype, "MATRIX_UNITS": _takes_units(x), "BM": rows, "TM": tiles[rows]}
+
+
+def _threads(tile: dict[str, Any]) -> int:
+    """A thread of a tile computes TM x 8 numbers."""
+    return tile["BM"] * COLUMNS // (8 * tile["TM"])
+
+
+def _takes_units(x: Array) -> bool:
+    """Whether the matrix units of the card multiply numbers of this dtype."""
+    name = x.dtype.name
+    wanted = name in ("float16", "bfloat16") or (
+        name == "float32" and get_float32_matmul_precision() == "high"
+    )
+    return wanted and _has_units(array_module(x))
+
+
+@functools.cache
+def _has_units(xp: ModuleType) -> bool:
+    return int(xp.cuda.Device().compute_capability) >= 80
+
+
+def _words(dtype: Any, units: bool) -> tuple[int, int, str]:
+    """As in words.cuh: numbers in a word, words of a tile along k, and a word's dtype."""
+    if units:
+        return 4 // dtype.itemsize, 16, "uint32"
+    return 1, 8, _sum_dtype(dtype)
+
+
+def _sum_dtype(dtype: Any) -> str:
+    return "float64" if dtype.name == "float64" else "float32"
+
+
+def _is_pointwise(g: Geometry, x: Array) -> bool:
+    """Whether cuBLAS can multiply the images as they lie (bfloat16 it leaves to us)."""
+    return pointwise.suits(g) and g.places == g.size and x.dtype.name != "bfloat16"
+
+
+def _alike(*arrays: Array) -> list[Array]:
+    """Arrays of one dtype without gaps, as a kernel needs them."""
+    xp = array_module(arrays[0])
+    dtype = xp.result_type(*arrays)
+    return [xp.ascontiguousarray(a, dtype=dtype) for a in arrays]
+
+
+def _add(y: Array, bias: Array) -> Array:
+    y += bias.reshape(-1, *(1,) * (y.ndim - 2))
+    return y
