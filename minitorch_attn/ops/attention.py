@@ -26,9 +26,11 @@ from typing import Any
 import numpy as np
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, default_generator, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
+from ..engine.dtypes import is_floating
 from ..engine.tensor import operand
 from ..engine.threads import in_parallel
+from . import attention_cuda
 from .attention_tiles import Block, Mask, Noise, Scores, Tile, in_columns, with_column
 from .shared_rules import shared_rules
 
@@ -106,7 +108,7 @@ def scaled_dot_product_attention(
             "scaled_dot_product_attention: is_causal=True is a mask of its own: give that, or "
             "attn_mask with False (or -inf) above the diagonal as well"
         )
-    if mask is not None and mask.dtype.kind not in "bf":
+    if mask is not None and mask.dtype != bool and not is_floating(mask.dtype):
         raise DTypeError(
             "scaled_dot_product_attention: attn_mask holds booleans (True: may look) or floats "
             f"(added to the scores), not {mask.dtype}: make booleans of zeros and ones by "
@@ -139,43 +141,47 @@ def scaled_dot_product_attention(
     )
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def _scaled_dot_product_attention(
     query, key, value, bias, *, allowed, is_causal, scale, dropout_p, seed
 ):
     batch = _check_shapes(query, key, value, bias if allowed is None else allowed)
     N, xp = math.prod(batch), array_module(query)
-    dtype = np.result_type(query, key, value)
-    scale = dtype.type(1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale)
+    dtype = np.result_type(query.dtype, key.dtype, value.dtype)
+    scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
+    by_kernels = on_gpu(query) and attention_cuda.fits(dtype, query.shape[-1], value.shape[-1])
+    inside = dtype if by_kernels else np.promote_types(dtype, np.float32)
 
     def flat(x):
         """The leading axes as one, the same for all: (N, tokens, features)."""
         x = xp.broadcast_to(x, batch + x.shape[-2:])
-        return x.reshape(N, *x.shape[-2:]).astype(dtype, copy=False)
+        return x.reshape(N, *x.shape[-2:]).astype(inside, copy=False)
 
-    scores = Scores(
-        flat(query),
-        flat(key),
-        in_columns(flat(key)),
-        scale,
-        Mask.of(bias, batch),
-        Mask.of(allowed, batch),
-        is_causal,
-        Noise(dropout_p, seed),
-    )
-    value = flat(value)
-    y, log_sum = _forward(scores, value)
     bias_shape = None if bias is None else bias.shape
+    bias, allowed = Mask.of(bias, batch), Mask.of(allowed, batch)
+    noise = Noise(dropout_p, seed, query.shape[-2])
+    query, key, value = flat(query), flat(key), flat(value)
+    steps: tuple[Callable[..., Any], ...]
+    if by_kernels:
+        mask = allowed if bias is None else bias
+        kernels = attention_cuda.Attention(query, key, value, scale, mask, is_causal, noise)
+        steps = kernels.forward, kernels.backward, kernels.backward_to_bias
+    else:
+        columns = in_columns(key)
+        scores = Scores(query, key, columns, inside.type(scale), bias, allowed, is_causal, noise)
+        steps = _forward, _backward, _backward_to_bias
+        steps = tuple(functools.partial(step, scores, value) for step in steps)
+    forward, backward, backward_to_bias = steps
+    y, log_sum = forward()
 
     def gradients(dy):
-        grads = _backward(scores, value, y, log_sum, flat(dy))
-        return [x.reshape(batch + x.shape[1:]) for x in grads]
+        return [x.reshape(batch + x.shape[1:]) for x in backward(y, log_sum, flat(dy))]
 
     def vjp_bias(dy):
-        return _backward_to_bias(scores, value, y, log_sum, flat(dy)).reshape(bias_shape)
+        return backward_to_bias(y, log_sum, flat(dy)).reshape(bias_shape)
 
     rules = *shared_rules(gradients, 3), None if bias is None else vjp_bias
-    return y.reshape(batch + y.shape[1:]), rules
+    return y.reshape(batch + y.shape[1:]).astype(dtype, copy=False), rules
 
 
 def _forward(scores: Scores, value: Array) -> tuple[Array, Array]:
@@ -204,6 +210,7 @@ def _attend(scores: Scores, value: Array, block: Block, out: Array) -> Array:
     reference = xp.zeros_like(total)  # `out` and `total` are relative to the exponential of this
     queries = scores.queries(block, -reference)
     settled = False  # whether every query has met a key that it may look at
+    asks = not on_gpu(value)  # the host would wait for a GPU's answer: there all tiles are scaled
     for tile in scores.tiles(block):
         s = scores.at(tile, queries)
         if not settled or s.max() > HEADROOM:
@@ -218,7 +225,7 @@ def _attend(scores: Scores, value: Array, block: Block, out: Array) -> Array:
             s -= rise
         p = xp.exp(s, out=s)
         total += p @ ones[tile.columns]
-        settled = settled or bool((total > 0).all())
+        settled = asks and (settled or bool((total > 0).all()))
         noise = scores.noise.at(tile, p)
         if noise is not None:
             p *= noise

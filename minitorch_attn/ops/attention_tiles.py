@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..engine import array_module
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
 
 # Queries and keys of a tile. Half a megabyte of scores in float32: they stay in a core's cache.
 ROWS, COLUMNS = 512, 256
+ON_GPU = 4096  # of both on a GPU, which is kept busy by few large steps
 
 
 Block = tuple[slice, slice]  # some queries: items of the batch, rows of each
@@ -77,17 +78,45 @@ class Noise(NamedTuple):
 
     p: float
     seed: int
+    L: int  # queries of an item
+
+    @property
+    def kept(self) -> float:
+        """The factor of a weight that is kept."""
+        return 0.0 if self.p == 1 else 1 / (1 - self.p)
+
+    @property
+    def dropped(self) -> int:
+        """How many of the 2^32 numbers that a place can draw mean that its weight is not kept."""
+        return min(int(self.p * 2**32), 2**32 - 1)
 
     def at(self, tile: Tile, weights: Array) -> Array | None:
         """A factor of the tile's weights: 0 with probability p, else 1 / (1 - p)."""
         if self.p == 0:
             return None
-        place = [part.start for part in tile]
-        generator = np.random.default_rng([self.seed, *place])
-        kept = generator.random(weights.shape, np.float32) >= self.p
-        factor = array_module(weights).asarray(kept, dtype=weights.dtype)
-        factor *= 0.0 if self.p == 1 else 1 / (1 - self.p)
+        factor = self._kept(tile, weights).astype(weights.dtype)
+        factor *= self.kept
         return factor
+
+    def _kept(self, tile: Tile, weights: Array) -> Array:
+        if not on_gpu(weights):
+            generator = np.random.default_rng([self.seed, *(part.start for part in tile)])
+            return generator.random(weights.shape, np.float32) >= self.p
+        xp = array_module(weights)
+        items, rows, columns = (xp.arange(p.start, p.stop, dtype=xp.uint32) for p in tile)
+        row = _mixed(_mixed(items[:, None, None] * self.L + rows[:, None]) + self.seed)
+        return _mixed(_mixed(columns ^ row) + row) >= self.dropped
+
+
+def _mixed(h: Array) -> Array:
+    """Numbers of 32 bits, each of whose bits changes all others half of the time.
+
+    A draw on a GPU is a function of its place alone, so no order of threads matters. (The
+    constants are from Wellons, "Prospecting for Hash Functions", 2018.)
+    """
+    h = (h ^ h >> 16) * 0x7FEB352D
+    h = (h ^ h >> 15) * 0x846CA68B
+    return h ^ h >> 16
 
 
 class Scores(NamedTuple):
@@ -115,21 +144,22 @@ class Scores(NamedTuple):
     def blocks(self) -> list[Block]:
         """Blocks that cover all queries, of several items where their scores are few."""
         N, L, _ = self.query.shape
-        size = COLUMNS if self.is_causal else ROWS  # squares have fewest tiles on the diagonal
-        scores = min(L, size) * min(self.key.shape[1], COLUMNS)
-        together = max(1, ROWS * COLUMNS // max(scores, 1))
+        height, width = _tile_size(self.query)
+        size = width if self.is_causal else height  # squares have fewest tiles on the diagonal
+        scores = min(L, size) * min(self.key.shape[1], width)
+        together = max(1, height * width // max(scores, 1))
         return [(items, rows) for items in _parts(N, together) for rows in _parts(L, size)]
 
     def tiles(self, block: Block) -> Iterator[Tile]:
         """The tiles of a block, without those where no query may look at a key."""
         items, rows = block
-        S = self.key.shape[1]
-        for columns in _parts(S, COLUMNS):
+        _, width = _tile_size(self.key)
+        for columns in _parts(self.key.shape[1], width):
             tile = Tile(items, rows, columns)
             if self.is_causal and columns.start >= rows.stop:
                 return
-            if self.allowed is None or self.allowed.at(tile).any():
-                yield tile
+            if self.allowed is None or on_gpu(self.key) or self.allowed.at(tile).any():
+                yield tile  # (to ask a GPU what a mask hides is to wait for it)
 
     def queries(self, block: Block, added: Array) -> Array:
         """A block's scaled queries, with what is to be added to their scores: (G, r, D + 1)."""
@@ -167,7 +197,8 @@ def with_column(x: Array, column: Array | float) -> Array:
 
 def in_columns(x: Array) -> Columns:
     """Tokens (N, S, D) as columns, with a one in each."""
-    return {part.start: _columns(x[:, part]) for part in _parts(x.shape[1], COLUMNS)}
+    _, width = _tile_size(x)
+    return {part.start: _columns(x[:, part]) for part in _parts(x.shape[1], width)}
 
 
 def _columns(x: Array) -> Array:
@@ -175,6 +206,11 @@ def _columns(x: Array) -> Array:
     columns = array_module(x).ones((N, D + 1, c), x.dtype)
     columns[:, :-1] = x.swapaxes(1, 2)
     return columns
+
+
+def _tile_size(x: Array) -> tuple[int, int]:
+    """Queries and keys of a tile, where an array lies."""
+    return (ON_GPU, ON_GPU) if on_gpu(x) else (ROWS, COLUMNS)
 
 
 def _parts(length: int, size: int) -> list[slice]:
