@@ -38,6 +38,7 @@ MOST_SHARED = 163 * 1024
 
 PAGE = mmap.PAGESIZE
 STACK = 32 * PAGE  # of one thread of a kernel
+GUARD = 1024 * PAGE  # before and behind each array
 ALIGNMENT = 16  # bytes: the most that one access of a thread asks for
 GARBAGE = 0xFF  # the bytes of what was never written: NaN, or -1
 
@@ -130,13 +131,13 @@ class RawKernel:
         def refuse(reason: str) -> None:
             raise LaunchError(f"kernel {self.name!r}, grid {grid}, block {block}: {reason}")
 
+        if math.prod(block) > MOST_THREADS:
+            refuse(f"{math.prod(block)} threads: a block has at most {MOST_THREADS}")
         for what, size, most in (("grid", grid, MOST_GRID), ("block", block, MOST_BLOCK)):
             if any(n < 1 for n in size):
                 refuse(f"a {what} of nothing")
             if any(n > limit for n, limit in zip(size, most)):
                 refuse(f"the largest {what} is {most}")
-        if math.prod(block) > MOST_THREADS:
-            refuse(f"{math.prod(block)} threads: a block has at most {MOST_THREADS}")
         if not 0 <= self.max_dynamic_shared_size_bytes <= MOST_SHARED:
             refuse(
                 f"max_dynamic_shared_size_bytes is {self.max_dynamic_shared_size_bytes}: "
@@ -465,40 +466,46 @@ _one_at_a_time = threading.Lock()  # the emulator keeps what runs in variables o
 # ---------------------------------------------------------------- memory with guards
 
 _mprotect: Any = getattr(ctypes.CDLL(None), "mprotect", None)
-_FORBIDDEN = 0  # PROT_NONE
+_NOBODY, _READ_AND_WRITE = 0, mmap.PROT_READ | mmap.PROT_WRITE
 
 
-def _forbid(address: int, size: int = PAGE) -> None:
-    _mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), _FORBIDDEN)
+def _protect(address: int, size: int, protection: int) -> None:
+    if _mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), protection) != 0:
+        raise MemoryError("the system gives no guarded memory to run a kernel in")
 
 
-def _pages(size: int) -> tuple[mmap.mmap, int]:
-    """Memory of its own with the address where it begins."""
+def _reserve(size: int) -> tuple[mmap.mmap, int]:
+    """Addresses that nobody may read or write, held as long as the first result is."""
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return pages, ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    _protect(address, size, _NOBODY)
+    return pages, address
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // PAGE) * PAGE
 
 
 class _Room:
-    """Where blocks run: stacks of their threads, and their dynamic shared memory before a guard."""
+    """Where blocks run: the stacks of their threads, and dynamic shared memory before a guard."""
 
     def __init__(self) -> None:
-        shared = -(-MOST_SHARED // PAGE) * PAGE
-        stacks = MOST_THREADS * STACK
-        self._pages, self.stacks = _pages(stacks + shared + PAGE)
-        self.shared_end = self.stacks + stacks + shared
-        for address in range(self.stacks, self.stacks + stacks + 1, STACK):
-            _forbid(address)  # a stack grows down, to here
-        _forbid(self.shared_end)
+        stacks, shared = MOST_THREADS * STACK, _whole_pages(MOST_SHARED)
+        self._held, self.stacks = _reserve(stacks + GUARD + shared + GUARD)
+        for stack in range(self.stacks, self.stacks + stacks, STACK):
+            _protect(stack + PAGE, STACK - PAGE, _READ_AND_WRITE)  # it grows down, to the guard
+        _protect(self.stacks + stacks + GUARD, shared, _READ_AND_WRITE)
+        self.shared_end = self.stacks + stacks + GUARD + shared
 
 
 _room = functools.cache(_Room)
 
 
 class Memory:
-    """Copies of a launch's arrays, each between pages that nobody may read or write.
+    """Copies of a launch's arrays, each between guards that nobody may read or write.
 
-    An array ends where a page does, or up to 15 bytes before: there and on the page where it
-    begins garbage stands around it, in which writes show. Arrays that overlap share a copy.
+    An array ends where its guard begins, or up to 15 bytes before: there, and on the page where it
+    begins, garbage stands around it, in which writes show. Arrays that overlap share a copy.
     """
 
     def __init__(self, arrays: Sequence[np.ndarray]):
@@ -509,21 +516,21 @@ class Memory:
             if merged and first < merged[-1][1]:
                 first, last = merged[-1][0], max(last, merged.pop()[1])
             merged.append((first, last))
-        self._regions = [_Region(first, last) for first, last in merged]
+        self._copies = [_Copy(first, last) for first, last in merged]
 
     def address(self, array: np.ndarray) -> np.uint64:
         """Where the kernel finds an array."""
-        region = self._region(array)
-        return np.uint64(region.start + array.ctypes.data - region.first)
+        copy = self._copy(array)
+        return np.uint64(copy.start + array.ctypes.data - copy.first)
 
-    def _region(self, array: np.ndarray) -> _Region:
+    def _copy(self, array: np.ndarray) -> _Copy:
         start = array.ctypes.data
         end = start + array.nbytes
-        return next(r for r in self._regions if r.first <= start and end <= r.last)
+        return next(copy for copy in self._copies if copy.first <= start and end <= copy.last)
 
     def spoilt(self) -> int | None:
         """The first array that was written before or behind, if there is one."""
-        spoilt = (i for i, a in enumerate(self.arrays) if not self._region(a).is_whole())
+        spoilt = (i for i, a in enumerate(self.arrays) if not self._copy(a).is_whole())
         return next(spoilt, None)
 
     def copy_back(self, written: Sequence[np.ndarray]) -> None:
@@ -534,33 +541,34 @@ class Memory:
     def describe(self, fault: int, names: Sequence[str]) -> str:
         """Which array a forbidden address is near to."""
         for array, name in zip(self.arrays, names):
-            region = self._region(array)
-            if region.begin <= fault < region.begin + region.size:
-                start = int(self.address(array))
-                place = (fault - start) // array.itemsize
+            if self._copy(array).is_near(fault):
+                place = (fault - int(self.address(array))) // array.itemsize
                 return f": element {place} of `{name}`, which has {array.size}"
         return ""
 
 
-class _Region:
+class _Copy:
     """A guarded copy of the bytes from one address of the host to another."""
 
     def __init__(self, first: int, last: int):
         self.first, self.last = first, last
         count = last - first
         padding = -(count + first) % ALIGNMENT  # the copy is aligned as the array is
-        inner = -(-(count + padding) // PAGE) * PAGE
-        self.size = inner + 2 * PAGE
-        self._pages, self.begin = _pages(self.size)
-        end = self.begin + PAGE + inner
-        self.start = end - padding - count
-        before = self.start - self.begin - PAGE
-        self._around = ((self.begin + PAGE, before), (self.start + count, padding))
+        inner = _whole_pages(count + padding)
+        self._held, self._begin = _reserve(GUARD + inner + GUARD)
+        self._end = self._begin + GUARD + inner + GUARD
+        if inner:
+            _protect(self._begin + GUARD, inner, _READ_AND_WRITE)
+        self.start = self._end - GUARD - padding - count
+        before = inner - padding - count
+        self._around = ((self.start - before, before), (self.start + count, padding))
         for address, size in self._around:
             ctypes.memset(address, GARBAGE, size)
         ctypes.memmove(self.start, first, count)
-        _forbid(self.begin)
-        _forbid(end)
+
+    def is_near(self, address: int) -> bool:
+        """Whether an address is in the copy or its guards."""
+        return self._begin <= address < self._end
 
     def is_whole(self) -> bool:
         """Whether the garbage around it is as it was."""
