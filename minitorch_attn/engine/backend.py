@@ -203,6 +203,11 @@ def raw_kernel(xp: ModuleType, code: str, name: str) -> Any:
     return xp.RawKernel(code, name, options=("-std=c++17",))
 
 
+def has_matrix_units(xp: ModuleType) -> bool:
+    """Whether the card has the matrix units that kernels know: compute capability 8.0 or more."""
+    return int(xp.cuda.Device().compute_capability) >= 80
+
+
 # How products of float32 arrays are computed on a GPU.
 _float32_products = "highest"
 

@@ -20,7 +20,13 @@ struct bfloat_t {
     unsigned short bits;
     bfloat_t() = default;
     __device__ explicit bfloat_t(float f) {
+#if __CUDA_ARCH__ >= 800
         asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(f));
+#else
+        const unsigned u = __float_as_uint(f);
+        const unsigned to_nearest_even = u + 0x7fffu + (u >> 16 & 1);
+        bits = (unsigned short)((f == f ? to_nearest_even : 0x7fffffffu) >> 16);
+#endif
     }
     __device__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
 };
@@ -32,7 +38,7 @@ __device__ __forceinline__ unsigned to_tf32(float f) {
     return bits;
 }
 
-// d += a b by the 32 threads of a warp, each of which holds a part of each matrix.
+// d += a b by the 32 threads of a warp (compute capability 8.0 and later), each of which holds a part of each matrix.
 // a is 16 x 16, b 16 x 8, d 16 x 8; with lane = 4 g + t the thread holds of
 //   d: (g, 2t) (g, 2t + 1) (g + 8, 2t) (g + 8, 2t + 1)
 //   a: pairs of columns 2t, 2t + 1 of rows g, g + 8, then the same of columns 2t + 8, 2t + 9
@@ -98,18 +104,29 @@ __device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&r)[4], const void* 
 
 // Begin to copy 16 bytes (both addresses aligned to 16) from global to shared memory past the
 // registers; zeros where it is not `inside`. They have arrived once their group was waited for.
+// Cards before compute capability 8.0 copy at once.
 __device__ __forceinline__ void copy_async16(void* shared, const void* global, bool inside) {
+#if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                  :: "r"(shared_address(shared)), "l"(global), "r"(inside ? 16 : 0) : "memory");
+#else
+    *(uint4*)shared = inside ? *(const uint4*)global : make_uint4(0, 0, 0, 0);
+#endif
 }
 
 // Close a group of copies.
-__device__ __forceinline__ void commit_async() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void commit_async() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
 
 // Wait until at most N of this thread's groups are under way. Others' need a barrier besides.
 template <int N>
 __device__ __forceinline__ void wait_async() {
+#if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
+#endif
 }
 
 #endif
