@@ -525,8 +525,8 @@ def test_a_compiled_kernel_is_kept(monkeypatch, tmp_path):
     program = (
         "import numpy as np; from minitorch_attn.simulator.kernels import RawKernel\n"
         "y = np.zeros(1, np.int32)\n"
-        'RawKernel(\'extern "C" __global__ void k(int* y) { y[0] = 5; }\', "k").run((1,), (1,), (y,))'
-        "\nprint(y[0])"
+        "code = 'extern \"C\" __global__ void five(int* y) { y[0] = 5; }'\n"
+        'RawKernel(code, "five").run((1,), (1,), (y,))\nprint(y[0])'
     )
 
     def start(path):
