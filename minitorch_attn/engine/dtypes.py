@@ -81,11 +81,11 @@ def unwidened(y: Any, inputs: Sequence[Any]) -> Any:
     for x in inputs:
         if getattr(x, "dtype", None) is FLOAT64 and x.ndim:
             return y  # the common case
-    if not is_floating(y.dtype):
-        return y
     typed = [x for x in inputs if hasattr(x, "dtype") and is_floating(x.dtype)]
     widest = _widest({x.dtype for x in typed if x.ndim} or {x.dtype for x in typed})
-    return y.astype(widest) if y.dtype.itemsize > widest.itemsize else y
+    if y.dtype is FLOAT64 or (y.dtype is FLOAT32 and widest.name == "bfloat16"):
+        return y.astype(widest, copy=False)
+    return y
 
 
 def _widest(floats: Iterable[np.dtype]) -> np.dtype:
