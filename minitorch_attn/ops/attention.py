@@ -169,8 +169,8 @@ def _scaled_dot_product_attention(
     else:
         columns = in_columns(key)
         scores = Scores(query, key, columns, inside.type(scale), bias, allowed, is_causal, noise)
-        steps = _forward, _backward, _backward_to_bias
-        steps = tuple(functools.partial(step, scores, value) for step in steps)
+        on_tiles = _forward, _backward, _backward_to_bias
+        steps = tuple(functools.partial(step, scores, value) for step in on_tiles)
     forward, backward, backward_to_bias = steps
     y, log_sum = forward()
 

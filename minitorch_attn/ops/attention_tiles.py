@@ -74,7 +74,10 @@ class Mask(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Dropout among the weights, the same for a tile whenever it is asked for."""
+    """Dropout among the weights: each draw a function of its place, so that none is stored.
+
+    No order of tiles, threads or devices matters. (`scores.cuh` has the same for kernels.)
+    """
 
     p: float
     seed: int
@@ -87,36 +90,32 @@ class Noise(NamedTuple):
 
     @property
     def dropped(self) -> int:
-        """How many of the 2^32 numbers that a place can draw mean that its weight is not kept."""
+        """How many of the 2^32 numbers that may be drawn mean that a weight is not kept."""
         return min(int(self.p * 2**32), 2**32 - 1)
 
     def at(self, tile: Tile, weights: Array) -> Array | None:
         """A factor of the tile's weights: 0 with probability p, else 1 / (1 - p)."""
         if self.p == 0:
             return None
-        factor = self._kept(tile, weights).astype(weights.dtype)
+        xp = array_module(weights)
+        items, rows, columns = (xp.arange(p.start, p.stop, dtype=np.uint32) for p in tile)
+        row = _mixed(_mixed(items[:, None, None] * self.L + rows[:, None]) + self.seed)
+        factor = (_mixed(row + columns * 0x9E3779B9) >= self.dropped).astype(weights.dtype)
         factor *= self.kept
         return factor
 
-    def _kept(self, tile: Tile, weights: Array) -> Array:
-        if not on_gpu(weights):
-            generator = np.random.default_rng([self.seed, *(part.start for part in tile)])
-            return generator.random(weights.shape, np.float32) >= self.p
-        xp = array_module(weights)
-        items, rows, columns = (xp.arange(p.start, p.stop, dtype=xp.uint32) for p in tile)
-        row = _mixed(_mixed(items[:, None, None] * self.L + rows[:, None]) + self.seed)
-        return _mixed(_mixed(columns ^ row) + row) >= self.dropped
-
 
 def _mixed(h: Array) -> Array:
-    """Numbers of 32 bits, each of whose bits changes all others half of the time.
+    """Numbers of 32 bits, every bit of which changes each bit of the result half of the time.
 
-    A draw on a GPU is a function of its place alone, so no order of threads matters. (The
-    constants are from Wellons, "Prospecting for Hash Functions", 2018.)
+    The constants are from Wellons, "Prospecting for Hash Functions" (2018).
     """
-    h = (h ^ h >> 16) * 0x7FEB352D
-    h = (h ^ h >> 15) * 0x846CA68B
-    return h ^ h >> 16
+    h = h ^ (h >> 16)
+    h *= 0x7FEB352D
+    h ^= h >> 15
+    h *= 0x846CA68B
+    h ^= h >> 16
+    return h
 
 
 class Scores(NamedTuple):

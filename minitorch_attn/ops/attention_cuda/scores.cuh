@@ -31,12 +31,12 @@ constexpr double LOG2_E = 1.4426950408889634;
     Scores((int)L, (int)S, scale, mask, MASK ? which[n] * mask_item : 0, mask_row,                 \
            (int)mask_column, acc_t(kept), (unsigned)dropped, (unsigned)seed, (unsigned)(n * L))
 
-// A mixing of bits: every bit of the input changes every bit of the output half of the time.
-// (The constants are from Wellons, "Prospecting for Hash Functions", 2018.)
+// Every bit of h changes each bit of the result half of the time. (The constants are from Wellons,
+// "Prospecting for Hash Functions", 2018.)
 __device__ __forceinline__ unsigned mixed(unsigned h) {
-    h = (h ^ h >> 16) * 0x7feb352du;
-    h = (h ^ h >> 15) * 0x846ca68bu;
-    return h ^ h >> 16;
+    h = (h ^ (h >> 16)) * 0x7feb352du;
+    h = (h ^ (h >> 15)) * 0x846ca68bu;
+    return h ^ (h >> 16);
 }
 
 // f(number of a, number of b, query, key) for every place of two tiles of scores.
@@ -70,12 +70,12 @@ struct Scores {
         return mask[min(i, L - 1) * mask_row + min(j, S - 1) * mask_column];
     }
 
-    // Dropout's factor of a weight: a function of its place, so that it need not be stored. (`Noise`
-    // of attention_tiles.py has the same.)
+    // Dropout's factor of a weight: a function of its place, so that it need not be stored, and the
+    // same as that of `Noise` in attention_tiles.py.
     __device__ __forceinline__ acc_t noise(int i, int j) const {
         if (!DROPOUT) return 1;
         const unsigned row = mixed(mixed(item + i) + seed);
-        return mixed(mixed(j ^ row) + row) < dropped ? acc_t(0) : kept;
+        return mixed(row + j * 0x9e3779b9u) < dropped ? acc_t(0) : kept;
     }
 
     // Products q k^T as scores, HIDDEN where a query may not look or where there is none.
