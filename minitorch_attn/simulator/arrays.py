@@ -205,7 +205,7 @@ class ndarray:
                 self[index].fill(value)
             return
         value = device_operand(value, self.dtype)
-        if _repeats(chosen):
+        if repeats(chosen):
             # Several values may meet in one place, and which stays is left open by CuPy: the
             # first does here, as NumPy's users rely on the last.
             places = np.arange(self.size).reshape(self.shape)[chosen]
@@ -231,7 +231,9 @@ class ndarray:
     def scatter_add(self, slices: Any, value: Any) -> None:
         """CuPy's old name of ``cupy.add.at``."""
         warnings.warn("use cupy.add.at", DeprecationWarning, stacklevel=2)
-        np.add.at(self._host, host_index(self, slices), device_operand(value, self.dtype))
+        from .functions import cupy_ufunc
+
+        cupy_ufunc("add").at(self, slices, value)
 
     # -- NumPy's functions ----------------------------------------------------------------
 
@@ -378,14 +380,14 @@ def _picks(index: tuple) -> bool:
     return any(isinstance(part, np.ndarray) for part in index)
 
 
-def _repeats(index: tuple) -> bool:
+def repeats(index: tuple) -> bool:
     """Whether an index may name a place twice."""
     return any(isinstance(part, np.ndarray) and part.dtype.kind != "b" for part in index)
 
 
 def rubbish(values: np.ndarray) -> np.ndarray:
     """Memory as a busy pool hands it out: nothing that could be taken for a result."""
-    values.view(np.uint8).fill(0x7F) if values.flags.c_contiguous and values.ndim else None
+    values.ravel("K").view(np.uint8).fill(0xFF)  # NaN, or -1
     return values
 
 
@@ -399,6 +401,8 @@ def _method(name: str, parameters: str) -> Callable:
 
     def method(self: ndarray, *args: Any, **settings: Any) -> Any:
         allowed.bind(*args, **settings)
+        if settings.get("kind") not in (None, "stable"):
+            raise ValueError("kind can only be None or 'stable'")
         if waits:
             note("synchronisations")
         with np.errstate(all="ignore"):

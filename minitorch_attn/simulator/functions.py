@@ -9,18 +9,36 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import SCALARS, device_operand, host, host_index, ndarray, rubbish, upload, wrap
+from .arrays import (
+    SCALARS,
+    device_operand,
+    host,
+    host_index,
+    ndarray,
+    repeats,
+    rubbish,
+    upload,
+    wrap,
+)
 from .surface import signature, surface
 from .traffic import note
 
-# Their results' shapes, or errors that they raise, depend on values: the host waits.
+# What they return, or the errors that they raise, depends on values: the host waits.
 WAITS = {
     *("nonzero", "flatnonzero", "argwhere", "extract", "compress", "trim_zeros", "delete"),
     *("unique", "unique_all", "unique_counts", "unique_inverse", "unique_values"),
-    *("union1d", "intersect1d", "setdiff1d", "setxor1d", "in1d", "isin"),
+    *("union1d", "intersect1d", "setdiff1d", "setxor1d", "nanmax", "nanmin", "place"),
     *("bincount", "histogram", "histogram2d", "histogramdd", "ravel_multi_index", "unravel_index"),
-    *("array2string", "array_repr", "array_str", "asarray_chkfinite", "quantile", "percentile"),
+    *("array2string", "array_repr", "array_str", "asarray_chkfinite"),
 }
+# Where several threads may add to one element, only these types can be added to.
+_REALS = {"int32", "int64", "uint32", "uint64", "float32", "float64"}
+AT_TYPES = {
+    "add": _REALS | {"float16"},
+    "subtract": {"int32", "uint32"},
+    "maximum": _REALS,
+    "minimum": _REALS,
+} | dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), _REALS - {"float32", "float64"})
 # They take numbers of the host. All others compute with arrays of the device: one must be there.
 FROM_NUMBERS = {
     *("arange", "bartlett", "blackman", "broadcast_shapes", "can_cast", "diag_indices", "empty"),
@@ -72,9 +90,14 @@ class ufunc:
         self._must_have("at")
         if not isinstance(a, ndarray):
             raise TypeError(f"`{self.name}.at` changes an array of the device, not {type(a)}")
-        value = device_operand(b, a.dtype)
+        chosen, value = host_index(a, indices), device_operand(b, a.dtype)
+        if repeats(chosen) and a.dtype.name not in AT_TYPES[self.name]:
+            raise TypeError(
+                f"cupy.{self.name}.at only supports {', '.join(sorted(AT_TYPES[self.name]))}, "
+                f"not {a.dtype}"
+            )
         with np.errstate(all="ignore"):
-            self._numpy.at(a._host, host_index(a, indices), value)
+            self._numpy.at(a._host, chosen, value)
 
     def reduce(
         self,
@@ -132,9 +155,10 @@ def cupy_function(numpy_module: str, name: str) -> Callable | None:
     parameters = contents.get("functions", {}).get(name)
     if parameters is None:
         return None
-    own = _OWN.get(name) if module == "cupy" else None
-    if own is not None:
-        return own
+    if module == "cupy.random":
+        return None  # see random.py
+    if module == "cupy" and name in _OWN:
+        return _OWN[name]
     place: Any = np
     for part in module.split(".")[1:]:
         place = getattr(place, part)
@@ -155,6 +179,8 @@ def _function(path: str, compute: Callable, parameters: str) -> Callable:
             raise TypeError(f"{path} takes cupy.ndarray, not {kinds}")
         if given and name in NEEDS_NUMBERS:
             raise TypeError(f"{path}: a number inside an array must be read by .item()")
+        if "sort" in name and settings.get("kind") not in (None, "stable"):
+            raise ValueError("kind can only be None or 'stable'")
         if name in WAITS or (name == "where" and len(args) == 1):
             note("synchronisations")
         with np.errstate(all="ignore"):
