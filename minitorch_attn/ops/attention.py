@@ -210,13 +210,13 @@ def _attend(scores: Scores, value: Array, block: Block, out: Array) -> Array:
     reference = xp.zeros_like(total)  # `out` and `total` are relative to the exponential of this
     queries = scores.queries(block, -reference)
     settled = False  # whether every query has met a key that it may look at
-    asks = not on_gpu(value)  # the host would wait for a GPU's answer: there all tiles are scaled
+    asks = not on_gpu(value)  # the host would wait for the answer: there every tile is scaled
     for tile in scores.tiles(block):
         s = scores.at(tile, queries)
         if not settled or s.max() > HEADROOM:
             highest = s.max(axis=2, keepdims=True)
             rise = xp.where(total > 0, xp.maximum(highest, 0), highest)
-            rise[rise == -xp.inf] = 0
+            rise = xp.where(rise == -xp.inf, 0, rise)
             shrink = xp.exp(xp.minimum(-rise, 0))
             total *= shrink
             out *= shrink
@@ -230,7 +230,7 @@ def _attend(scores: Scores, value: Array, block: Block, out: Array) -> Array:
         if noise is not None:
             p *= noise
         out += p @ value[tile.keys]
-    total[total == 0] = 1  # the sum of nothing: then the output stays 0
+    total = xp.where(total == 0, 1, total)  # of no key at all: then the output stays 0
     out /= total
     return reference + xp.log(total)
 
