@@ -327,7 +327,7 @@ _SOFTMAX_VARIANTS = [{**v, "LOG": log} for v in lines.VARIANTS for log in (0, 1)
 _SOFTMAX = Kernel(
     "softmax_of_lines",
     lines.SOURCE
-    + lines.SOFTMAX
+    + lines.EXPONENTIALS
     + r"""
 extern "C" __global__ void softmax_of_lines(const T* x, T* y, long long lines, long long length,
                                             long long inner) {

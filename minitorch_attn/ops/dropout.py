@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..engine import ShapeError, Tensor, array_module, as_tensor, default_generator, primitive
+from ..engine.backend import on_gpu
+from ..engine.kernels import FLOATS, Kernel
+from ..engine.random import uniform
 
 __all__ = ["dropout", "dropout2d"]
 
@@ -31,7 +34,8 @@ def dropout(
     training : bool
         Without it, the input is returned as it is.
     generator : numpy.random.Generator, optional
-        Where the noise comes from; the default one (see `manual_seed`) if left out.
+        Where the noise comes from; the default one of the input's device (see `manual_seed`) if
+        left out. NumPy's gives the same noise on a GPU as on the CPU, but has to send it there.
 
     Returns
     -------
@@ -106,18 +110,49 @@ def _thinned(
         raise ValueError(f"{name}: p is a probability, from 0 to 1, not {p}")
     if not training or p == 0:
         return x
-    return _dropout(x, p=p, generator=generator or default_generator(), dims=dims)
+    return _dropout(x, p=p, generator=generator or default_generator(x.device), dims=dims)
+
+
+_THINNED = Kernel(
+    "thinned",
+    r"""
+// One number of the noise decides about `each` elements.
+extern "C" __global__ void thinned(const T* x, const float* noise, T* y, double p, double scale,
+                                   long long each, long long n) {
+    FOR_EACH(i, n) {
+        const bool kept = noise[each == 1 ? i : i / each] >= float(p);
+        y[i] = T(acc_t(x[i]) * (kept ? acc_t(scale) : 0));
+    }
+}
+""",
+    [{"T": t} for t in FLOATS],
+)
 
 
 @primitive(floats="all")
 def _dropout(x, *, p, generator, dims):
     """Noise for each element or, with `dims`, for each item of the first so many axes."""
     shape = x.shape if dims is None else x.shape[:dims] + (1,) * (x.ndim - dims)
-    kept = generator.random(shape, dtype=np.float32) >= p  # the same mask in every dtype
-    scale = array_module(x).asarray(kept, dtype=x.dtype)
-    scale *= 0.0 if p == 1 else 1 / (1 - p)
+    noise = uniform(shape, x, generator)
+    kept_by = 0.0 if p == 1 else 1 / (1 - p)
+    if on_gpu(x):
+        return _thinned_on_gpu(x, noise, float(p), kept_by)
+    scale = (noise >= p).astype(x.dtype)  # the same mask in every dtype
+    scale *= kept_by
 
     def vjp_x(dy):
         return dy * scale
 
     return x * scale, vjp_x
+
+
+def _thinned_on_gpu(x, noise, p, scale):
+    xp, dtype, each = array_module(x), x.dtype, x.size // max(noise.size, 1)
+
+    def thinned(values):
+        y = xp.empty(values.shape, dtype)
+        values = xp.ascontiguousarray(values, dtype=dtype)
+        _THINNED.over(y.size, values, noise, y, p, scale, each, y.size, T=dtype)
+        return y
+
+    return thinned(x), thinned

@@ -48,7 +48,7 @@ __device__ acc_t line_max(acc_t v) {
 }
 """
 
-SOFTMAX = r"""
+EXPONENTIALS = r"""
 // The maximum of a line and the sum of all exp(x - maximum), in one read: whenever a greater value
 // comes, the sum so far shrinks to what it is beside that value.
 struct Exponentials {

@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
-from ..engine.backend import Array
+from ..engine.backend import Array, on_gpu
+from ..engine.dtypes import accumulator, is_floating
+from ..engine.kernels import Kernel
 from ..engine.tensor import operand
+from . import lines
+from .arguments import any_wrong
 from .arithmetic import clamp, minimum
 from .axes import check_not_enlarged
 from .similarity import pairwise_distance
@@ -75,7 +79,8 @@ def cross_entropy(
     DTypeError
         If the target is boolean.
     IndexError
-        If a target is not a class.
+        If a target is not a class. On a GPU, where the host would have to wait for the answer in
+        every step, that target's loss is NaN instead, and so is its gradient.
     ValueError
         If an option is out of its range.
     """
@@ -86,11 +91,15 @@ def cross_entropy(
     xp, axis = array_module(input), _class_axis("cross_entropy", input)
     K, weight = input.shape[axis], _class_weights("cross_entropy", weight, input)
     target = xp.asarray(target)
-    if target.dtype.kind == "f" and target.shape == input.shape:
+    if is_floating(target.dtype) and target.shape == input.shape:
         t, counted, count = target, True, input.size // K
+    elif on_gpu(input):
+        _check_classes("cross_entropy", target, input)
+        options = ignore_index, float(label_smoothing)
+        return _cross_entropy_of_classes(input, target, weight, reduction, options)
     else:
         t, counted = _one_hot("cross_entropy", target, input, ignore_index)
-        count = _weighted(t, weight).sum().item()
+        count = _total(_weighted(t, weight))
     if label_smoothing:
         t = ((1 - label_smoothing) * t + label_smoothing / K) * counted
     wt = _weighted(t, weight)
@@ -108,6 +117,97 @@ def cross_entropy(
         return -(1 - label_smoothing) * dlosses * _weighted(log_p, weight)
 
     return loss, (vjp_input, vjp_target)
+
+
+_CROSS_ENTROPY = Kernel(
+    "cross_entropy",
+    lines.SOURCE
+    + lines.EXPONENTIALS
+    + r"""
+// Of each line of scores x its loss; the weight of its right class; the sum of its weighted
+// targets; and its level, log(sum of exp(x)): log p = x - level.
+extern "C" __global__ void cross_entropy(const T* x, const long long* classes, const acc_t* weight,
+                                         acc_t* losses, acc_t* weights, acc_t* sums, acc_t* levels,
+                                         long long lines, long long length, long long inner,
+                                         long long ignored, double smoothing) {
+    if (LINE >= lines) return;
+    x += first_of_line(length, inner);
+    const Exponentials e = exponentials(x, length, inner);
+    const acc_t level = e.most + log(e.sum), zero = 0;
+    const long long right = classes[LINE];
+    acc_t loss = 0, sum = 0, w = 0;
+    if (right != ignored) {
+        const bool exists = 0 <= right && right < length;
+        w = exists ? weight[right] : zero / zero;  // NaN
+        sum = acc_t(1 - smoothing) * w;
+        loss = w == 0 || !exists ? sum : sum * (level - acc_t(x[right * inner]));  // 0 log 0 = 0
+        if (smoothing > 0) {
+            acc_t all = 0, along = 0;
+            FOR_EACH_OF_LINE(k, length) {
+                all += weight[k];
+                if (weight[k] != 0) along += weight[k] * (level - acc_t(x[k * inner]));
+            }
+            sum += acc_t(smoothing / length) * line_sum(all);
+            loss += acc_t(smoothing / length) * line_sum(along);
+        }
+    }
+    if (threadIdx.x == 0) {
+        losses[LINE] = loss;
+        weights[LINE] = w;
+        sums[LINE] = sum;
+        levels[LINE] = level;
+    }
+}
+""",
+    lines.VARIANTS,
+)
+
+_CROSS_ENTROPY_BACKWARD = Kernel(
+    "cross_entropy_backward",
+    lines.SOURCE
+    + r"""
+extern "C" __global__ void cross_entropy_backward(const T* x, const long long* classes,
+                                                  const acc_t* weight, const acc_t* dlosses,
+                                                  const acc_t* sums, const acc_t* levels, T* dx,
+                                                  long long lines, long long length,
+                                                  long long inner, long long ignored,
+                                                  double smoothing) {
+    if (LINE >= lines) return;
+    const long long first = first_of_line(length, inner), right = classes[LINE];
+    const acc_t dloss = dlosses[LINE], sum = sums[LINE], level = levels[LINE];
+    FOR_EACH_OF_LINE(k, length) {
+        const long long at = first + k * inner;
+        const acc_t t = acc_t(smoothing / length) + (k == right ? acc_t(1 - smoothing) : 0);
+        const acc_t slope = exp(acc_t(x[at]) - level) * sum - weight[k] * t;
+        dx[at] = T(right == ignored ? 0 : dloss * slope);
+    }
+}
+""",
+    lines.VARIANTS,
+)
+
+
+def _cross_entropy_of_classes(
+    x: Array, classes: Array, weight: Array | None, reduction: str, options: tuple[int, float]
+) -> tuple[Array, tuple[Callable, None]]:
+    """The loss of class indices on a GPU, one kernel each way: no array of probabilities."""
+    xp, dtype, along = array_module(x), x.dtype, lines.Lines.along(_class_axis("", x), x.shape)
+    settings, sizes = {"T": dtype, "WIDTH": along.width}, (*along.sizes, *options)
+    working, shape = accumulator(dtype), classes.shape
+    x, classes = xp.ascontiguousarray(x), xp.ascontiguousarray(classes, dtype=np.int64)
+    weight = xp.ones(along.length, working) if weight is None else weight.astype(working)
+    losses, weights, sums, levels = xp.empty((4, along.count), working)
+    arrays = (x, classes, weight, losses, weights, sums, levels)
+    _CROSS_ENTROPY(*along.launch, *arrays, *sizes, **settings)
+    loss, spread = _reduced(losses.reshape(shape), reduction, count=_total(weights))
+
+    def vjp_input(dloss):
+        dx, dlosses = xp.empty(x.shape, dtype), xp.ascontiguousarray(spread(dloss), dtype=working)
+        arrays = (x, classes, weight, dlosses, sums, levels, dx)
+        _CROSS_ENTROPY_BACKWARD(*along.launch, *arrays, *sizes, **settings)
+        return dx
+
+    return loss.astype(dtype, copy=False), (vjp_input, None)
 
 
 @primitive(floats="first")
@@ -145,7 +245,7 @@ def nll_loss(input, target, *, weight=None, ignore_index=-100, reduction="mean")
     t, _ = _one_hot("nll_loss", xp.asarray(target), input, ignore_index)
     wt = _weighted(t, weight)
     losses = -(wt * xp.where(wt == 0, 0, input)).sum(axis=axis)
-    loss, spread = _reduced(losses, reduction, count=wt.sum().item())
+    loss, spread = _reduced(losses, reduction, count=_total(wt))
 
     def vjp_input(dloss):
         return -xp.expand_dims(spread(dloss), axis) * wt
@@ -172,10 +272,10 @@ def mse_loss(input, target, *, reduction="mean"):
     loss, spread = _reduced(error * error, reduction)
 
     def vjp_input(dloss):
-        return spread(dloss) * 2 * error
+        return spread(2 * dloss) * error
 
     def vjp_target(dloss):
-        return spread(dloss) * -2 * error
+        return spread(-2 * dloss) * error
 
     return loss, (vjp_input, vjp_target)
 
@@ -378,8 +478,14 @@ def triplet_margin_loss(
     return losses if reduction == "none" else getattr(losses, reduction)()
 
 
+def _total(weights: Array) -> Any:
+    """The sum of weights: a number, or on a GPU an array that the host does not wait for."""
+    total = weights.sum()
+    return total if on_gpu(total) else total.item()
+
+
 def _reduced(
-    losses: Array, reduction: str, count: float | None = None
+    losses: Array, reduction: str, count: Any = None
 ) -> tuple[Array, Callable[[Array], Array]]:
     """The reduced loss, and how its gradient spreads over the losses it was made of."""
     if reduction == "none":
@@ -388,12 +494,21 @@ def _reduced(
         share = 1.0
     elif reduction == "mean":
         count = losses.size if count is None else count
+        if on_gpu(count):
+            return _mean_on_gpu(losses, count)
         share = 1 / count if count else 0.0
     else:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
     shape, broadcast_to = losses.shape, array_module(losses).broadcast_to
     total = losses.sum() * (share or math.nan)  # the mean of nothing is NaN, its gradient 0
     return total, lambda dloss: broadcast_to(dloss * share, shape)
+
+
+def _mean_on_gpu(losses: Array, count: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """`_reduced` by a count that the host does not know."""
+    xp, shape = array_module(losses), losses.shape
+    share = xp.where(count == 0, 0, 1 / count)
+    return losses.sum() / count, lambda dloss: xp.broadcast_to(dloss * share, shape)
 
 
 def _class_axis(op: str, x: Array) -> int:
@@ -419,31 +534,44 @@ def _class_weights(op: str, weight: Array | None, x: Array) -> Array | None:
     return None if weight is None else array_module(x).asarray(weight, dtype=x.dtype)
 
 
-def _one_hot(op: str, classes: Array, x: Array, ignore_index: int) -> tuple[Array, Array]:
-    """1 at the right class of each sample (N, K, ...), and which samples count (N, 1, ...)."""
-    xp, axis = array_module(x), _class_axis(op, x)
-    K, samples = x.shape[axis], x.shape[:axis] + x.shape[axis + 1 :]
-    if classes.dtype.kind == "b" or (classes.dtype.kind == "f" and classes.shape == samples):
+def _check_classes(op: str, classes: Array, x: Array) -> None:
+    """Raise if these cannot be class indices of the samples of x, whatever their values."""
+    axis = _class_axis(op, x)
+    samples = x.shape[:axis] + x.shape[axis + 1 :]
+    if classes.dtype.kind == "b" or (is_floating(classes.dtype) and classes.shape == samples):
         raise DTypeError(
             f"{op}: the target is {classes.dtype}: class indices are integers, convert them "
             "with .long()"
         )
-    if classes.shape != samples or classes.dtype.kind == "f":
+    if classes.shape != samples or is_floating(classes.dtype):
         probabilities = f", or probabilities of shape {x.shape}" if op == "cross_entropy" else ""
         raise ShapeError(
             f"{op}: for an input of shape {x.shape} the target needs integers of shape {samples}"
             f"{probabilities}, not {classes.dtype} of shape {classes.shape}"
         )
+
+
+def _one_hot(op: str, classes: Array, x: Array, ignore_index: int) -> tuple[Array, Array]:
+    """1 at the right class of each sample (N, K, ...), and which samples count (N, 1, ...).
+
+    On a GPU a class that does not exist gives NaN for all classes of its sample.
+    """
+    _check_classes(op, classes, x)
+    xp, axis = array_module(x), _class_axis(op, x)
+    K = x.shape[axis]
     counted = classes != ignore_index
     wrong = counted & ((classes < 0) | (classes >= K))
-    if wrong.any():
+    if any_wrong(wrong):
         raise IndexError(
             f"{op}: target {classes[wrong][0]} is not one of the {K} classes, 0 to {K - 1} "
             f"(and not ignore_index={ignore_index})"
         )
     every_class = xp.arange(K).reshape(-1, *(1,) * (x.ndim - 1 - axis))
     classes, counted = xp.expand_dims(classes, axis), xp.expand_dims(counted, axis)
-    return ((every_class == classes) & counted).astype(x.dtype), counted
+    t = ((every_class == classes) & counted).astype(x.dtype)
+    if on_gpu(x):
+        t = xp.where(xp.expand_dims(wrong, axis), math.nan, t)
+    return t, counted
 
 
 def _warn_of_broadcasting(op: str, x: Array, t: Array) -> None:

@@ -8,11 +8,17 @@ import math
 import numpy as np
 
 from ..engine import primitive
+from ..engine.backend import on_gpu
+from .elementwise import Activation
+
+_ERF = Activation("erf", "erf(x)", "dy * exp(-x * x) * acc_t(1.1283791670955126)")
 
 
 @primitive(floats="all")
 def erf(x):
     """Error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x. (*) -> (*)."""
+    if on_gpu(x):
+        return _ERF(x)
 
     def vjp_x(dy):
         return dy * (np.exp(-x * x) * (2 / math.sqrt(math.pi)))
