@@ -191,10 +191,15 @@ class GradScaler:
             loss = astype(loss, dtype=FLOAT32)
         return loss * self._scale
 
-    def unscale_(self, optimizer: Optimizer) -> None:
+    def unscale_(self, optimizer: Optimizer) -> bool:
         """Divide the gradients of an optimiser's parameters by the scale, once before its step.
 
         Needed only to look at them before: `clip_grad_norm_` for example. `step` does it itself.
+
+        Returns
+        -------
+        bool
+            Whether all of them are finite; True if not enabled, which looks at none.
 
         Raises
         ------
@@ -204,7 +209,7 @@ class GradScaler:
             If gradients are in float16: they would vanish after all.
         """
         if not self.enabled:
-            return
+            return True
         if optimizer in self._all_finite:
             raise GraphError("unscale_(): the gradients of this optimiser are unscaled already")
         params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -217,6 +222,7 @@ class GradScaler:
                 "parameters in float32, and let mt.autocast('float16') cast them where it pays"
             )
         self._all_finite[optimizer] = scale_gradients(params, 1 / self._scale)
+        return self._all_finite[optimizer]
 
     def step(self, optimizer: Optimizer) -> bool:
         """Take the optimiser's step, unless a gradient is infinite or not a number.

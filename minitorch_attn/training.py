@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 
 from . import functional as F
+from .amp import GradScaler, autocast, scale_gradients
 from .checkpoint import Checkpoint
 from .engine import (
     AnomalyError,
     Tensor,
-    array_module,
     default_generator,
     detect_anomaly,
     manual_seed,
     no_grad,
 )
-from .engine.backend import Array
 from .nn import Module
 from .nn.utils import clip_grad_norm_
 from .optim import Optimizer
@@ -49,7 +48,7 @@ class DivergedError(AnomalyError):
 
 def accuracy(output: Tensor, target: Tensor) -> float:
     """Share of samples whose greatest score is that of their class. (N, K), (N,) -> number."""
-    return float((output.data.argmax(axis=1) == target.data).mean())
+    return (output.data.argmax(axis=1) == target.data).mean().item()
 
 
 def fit(
@@ -64,6 +63,7 @@ def fit(
     scheduler_every: str = "epoch",
     metrics: Mapping[str, Metric] | None = None,
     clip_grad: float | None = None,
+    precision: str | None = None,
     seed: int | None = None,
     checkpoint: str | os.PathLike | None = None,
     resume: bool = True,
@@ -74,8 +74,9 @@ def fit(
 ) -> History:
     """Train a model, and return what was measured in every epoch.
 
-    Every batch (inputs, targets) takes one step: `loss(model(inputs), targets)` is computed and
-    differentiated, and the optimiser moves the parameters. If a loss or a gradient is not
+    Every batch (inputs, targets) takes one step: it is moved to the device of the model,
+    `loss(model(inputs), targets)` is computed and differentiated, and the optimiser moves the
+    parameters. If a loss or a gradient is not
     finite, training stops before that step, and the error names the operation and the layer
     where it began.
 
@@ -102,12 +103,16 @@ def fit(
         targets are classes (N,), integers, of scores (N, K), and none for other targets.
     clip_grad : float, optional
         Largest norm of all gradients together.
+    precision : "float16" or "bfloat16", optional
+        Compute products in half precision (see `autocast`); the parameters stay in theirs. In
+        float16 the loss is scaled (see `amp.GradScaler`), and a batch whose scaled gradients
+        overflow takes no step. By default everything is computed in the parameters' precision.
     seed : int, optional
         Where the default generator starts (dropout, and a loader without its own generator). The
         model has drawn its first weights before: `manual_seed` decides those.
     checkpoint : path, optional
         A file to write after every epoch, see `minitorch_attn.checkpoint`. Going on from it gives
-        the very numbers that an uninterrupted run gives.
+        the very numbers that an uninterrupted run gives (on a GPU, without random noise).
     resume : bool
         Whether to go on from the checkpoint if the file is there.
     notes : mapping of str to str or number, optional
@@ -157,6 +162,7 @@ def fit(
             f"{type(train_loader).__name__} does not: pass a DataLoader or a list of batches"
         )
     history = {} if history is None else history
+    scaler = GradScaler(enabled=precision == "float16")
     saved = None
     if checkpoint is not None:
         saved = Checkpoint(
@@ -164,11 +170,13 @@ def fit(
             _with_state(
                 model=model,
                 optimizer=optimizer,
+                scaler=scaler if scaler.is_enabled() else None,
                 scheduler=scheduler,
                 train_loader=train_loader,
                 valid_loader=valid_loader,
             ),
             _settings(model, optimizer, scheduler, loss, clip_grad, seed, len(train_loader))
+            | {"precision": precision}
             | dict(notes or {}),
         )
     if saved is not None and resume and saved.path.exists():
@@ -186,11 +194,22 @@ def fit(
                 measured = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
                 step_of_batch = scheduler if scheduler_every == "batch" else None
                 trained = _train_epoch(
-                    model, train_loader, optimizer, loss, metrics, clip_grad, step_of_batch, bar
+                    model,
+                    train_loader,
+                    optimizer,
+                    loss,
+                    metrics,
+                    clip_grad,
+                    precision,
+                    scaler,
+                    step_of_batch,
+                    bar,
                 )
                 measured |= {f"train_{name}": value for name, value in trained.items()}
                 if valid_loader is not None:
-                    valid = evaluate(model, valid_loader, loss=loss, metrics=metrics)
+                    valid = evaluate(
+                        model, valid_loader, loss=loss, metrics=metrics, precision=precision
+                    )
                     measured |= {f"valid_{name}": value for name, value in valid.items()}
                 if scheduler is not None and scheduler_every == "epoch":
                     scheduler.step()
@@ -217,6 +236,7 @@ def evaluate(
     *,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     metrics: Mapping[str, Metric] | None = None,
+    precision: str | None = None,
 ) -> dict[str, float]:
     """Measure a model on data, in evaluation mode and without recording a graph.
 
@@ -226,7 +246,7 @@ def evaluate(
         Its parts are put back into the mode they were in.
     loader : iterable of (inputs, targets)
         What to measure on.
-    loss, metrics
+    loss, metrics, precision
         As for `fit`.
 
     Returns
@@ -239,10 +259,10 @@ def evaluate(
     ValueError
         If there are no samples.
     """
-    means = _Means()
-    with _evaluating(model), no_grad():
+    means, device = _Means(), _device(model)
+    with _evaluating(model), no_grad(), _computing_in(precision):
         for batch in loader:
-            inputs, targets = _pair(batch)
+            inputs, targets = _pair(batch, device)
             output = model(inputs)
             means.add(len(targets), _measure(output, targets, loss(output, targets), metrics))
     return means.result()
@@ -259,25 +279,33 @@ def _train_epoch(
     loss: Callable[[Tensor, Tensor], Tensor],
     metrics: Mapping[str, Metric] | None,
     clip_grad: float | None,
+    precision: str | None,
+    scaler: GradScaler,
     scheduler: LRScheduler | None,
     bar: Any,
 ) -> dict[str, float]:
     """A step for every batch; returns the means of what was measured on the way."""
-    means = _Means()
+    means, device = _Means(), _device(model)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     model.train()
     for number, batch in enumerate(loader, 1):
-        inputs, targets = _pair(batch)
+        inputs, targets = _pair(batch, device)
         generator_before = default_generator().bit_generator.state
         optimizer.zero_grad()
-        output = model(inputs)
-        value = loss(output, targets)
-        if math.isfinite(value.item()):
-            value.backward()
-        if not math.isfinite(value.item()) or not _finite_gradients(parameters):
-            what = "the loss" if not math.isfinite(value.item()) else "a gradient"
+        with _computing_in(precision):
+            output = model(inputs)
+            value = loss(output, targets)
+        scaler.scale(value).backward()
+        if scaler.is_enabled():
+            # Where a scaled gradient overflows, the scale is too large, and nothing else is wrong.
+            is_sound = scaler.unscale_(optimizer) or scaler.get_scale() > 1
+        else:
+            is_sound = scale_gradients(parameters)
+        if not is_sound or not math.isfinite(value.item()):
+            what = "a gradient" if math.isfinite(value.item()) else "the loss"
             default_generator().bit_generator.state = generator_before
-            cause = _first_fault(model, loss, inputs, targets)
+            with _computing_in(precision):
+                cause = _first_fault(model, loss, inputs, targets)
             raise AnomalyError(
                 f"batch {number}: {what} is not a finite number, training stopped.\n{cause}\n"
                 "This batch has changed no parameter. Often the learning rate "
@@ -285,7 +313,8 @@ def _train_epoch(
             )
         if clip_grad is not None:
             clip_grad_norm_(parameters, clip_grad)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         if scheduler is not None:
             scheduler.step()
         means.add(len(targets), _measure(output, targets, value, metrics))
@@ -293,11 +322,32 @@ def _train_epoch(
     return means.result()
 
 
-def _pair(batch: Any) -> tuple[Any, Any]:
+def _pair(batch: Any, device: str) -> tuple[Any, Any]:
+    """Inputs and targets, on a device."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         kind = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise ValueError(f"a batch must be a pair (inputs, targets), got {kind}")
-    return batch[0], batch[1]
+    return _moved(batch[0], device), _moved(batch[1], device)
+
+
+def _moved(value: Any, device: str) -> Any:
+    """Tensors, also those in tuples, lists and dicts, on a device; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_moved(item, device) for item in value)
+    return value
+
+
+def _device(model: Module) -> str:
+    """Where a model's parameters lie; a model without any is at home on the CPU."""
+    return next((p.device for p in model.parameters()), "cpu")
+
+
+def _computing_in(precision: str | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if precision is None else autocast(precision)
 
 
 def _measure(
@@ -349,16 +399,6 @@ def _evaluating(model: Module) -> Iterator[None]:
 
 
 # -- when numbers are not finite ------------------------------------------------------------
-
-
-def _finite_gradients(parameters: list[Tensor]) -> bool:
-    return all(p.grad is None or _all_finite(p.grad.data) for p in parameters)
-
-
-def _all_finite(array: Array) -> bool:
-    # A sum is NaN or infinite if one of its terms is, and takes no memory. Large terms can make
-    # it infinite too: only then each is looked at.
-    return math.isfinite(float(array.sum())) or bool(array_module(array).isfinite(array).all())
 
 
 def _first_fault(

@@ -171,7 +171,7 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update()")
 
     def state_dict(self) -> dict[str, Any]:
-        """A snapshot: arrays and plain data only, as `minitorch_attn.save` takes them.
+        """A snapshot: NumPy arrays and plain data only, as `minitorch_attn.save` takes them.
 
         Returns
         -------
@@ -244,7 +244,10 @@ def _plain(value: Any) -> Any:
 
 
 def _copied(value: Any) -> Any:
-    return value.copy() if is_array(value) else value
+    """A remembered value as it is now, on the CPU."""
+    if not is_array(value):
+        return value
+    return to_device(value, "cpu") if on_gpu(value) else value.copy()
 
 
 def _master(p: Tensor, state: dict[str, Any]) -> Array:
