@@ -22,7 +22,7 @@ from .special import error_function
 _SIGMOID = Activation("sigmoid", "logistic(x)", "dy * y * (1 - y)")
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def sigmoid(x):
     """Logistic function 1 / (1 + exp(-x)), elementwise, without overflow. (*) -> (*)."""
     if on_gpu(x):
@@ -41,7 +41,7 @@ def sigmoid(x):
 _TANH = Activation("tanh", "tanh(x)", "dy * (1 - y * y)")
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def tanh(x):
     """Hyperbolic tangent, elementwise. (*) -> (*)."""
     if on_gpu(x):
@@ -92,7 +92,7 @@ _LEAKY_RELU = Activation(
 )
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def leaky_relu(x, *, negative_slope=0.01):
     """Rectifier that lets a little through: x where x > 0, else negative_slope * x. (*) -> (*).
 
@@ -112,7 +112,7 @@ _ELU = Activation(
 )
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def elu(x, *, alpha=1.0):
     """Exponential linear unit: x where x > 0, else alpha * (exp(x) - 1). (*) -> (*).
 
@@ -131,7 +131,7 @@ def elu(x, *, alpha=1.0):
 _SILU = Activation("silu", "x * logistic(x)", "dy * logistic(x) * (1 + x * logistic(-x))")
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def silu(x):
     """Input weighted by its sigmoid, x * sigmoid(x), also called swish. (*) -> (*)."""
     if on_gpu(x):
@@ -158,7 +158,7 @@ _GELU = {
 }
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def gelu(x, *, approximate="none"):
     """Input weighted by the share Phi(x) of a normal distribution that lies below it. (*) -> (*).
 
@@ -217,7 +217,7 @@ _SOFTPLUS = Activation(
 )
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def softplus(x, *, beta=1.0, threshold=20.0):
     """Smooth rectifier log(1 + exp(beta * x)) / beta, without overflow. (*) -> (*).
 
@@ -238,7 +238,7 @@ def softplus(x, *, beta=1.0, threshold=20.0):
 _LOGSIGMOID = Activation("logsigmoid", "-softplus(-x)", "dy * logistic(-x)")
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def logsigmoid(x):
     """Logarithm of the sigmoid, -log(1 + exp(-x)), without overflow. (*) -> (*)."""
     if on_gpu(x):
@@ -253,7 +253,7 @@ def logsigmoid(x):
 _HARDSIGMOID = Activation("hardsigmoid", "clip(x + 3, 0, 6) / 6", "y > 0 && y < 1 ? dy / 6 : 0")
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def hardsigmoid(x):
     """Sigmoid of straight lines, min(max(x / 6 + 1 / 2, 0), 1). (*) -> (*)."""
     if on_gpu(x):
@@ -273,7 +273,7 @@ _HARDSWISH = Activation(
 )
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def hardswish(x):
     """Input weighted by its hardsigmoid. (*) -> (*).
 
@@ -289,7 +289,7 @@ def hardswish(x):
     return x * gate, vjp_x
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def softmax(x, *, dim):
     """exp(x) divided by its sum along an axis: positive values that add up to 1. (*) -> (*)."""
     dim = axis_of("softmax", dim, x.ndim)
@@ -307,7 +307,7 @@ def softmax(x, *, dim):
     return y, vjp_x
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def log_softmax(x, *, dim):
     """Logarithm of softmax along an axis, also where softmax itself rounds to 0. (*) -> (*)."""
     dim = axis_of("log_softmax", dim, x.ndim)

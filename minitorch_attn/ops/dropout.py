@@ -129,7 +129,7 @@ extern "C" __global__ void thinned(const T* x, const float* noise, T* y, double 
 )
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def _dropout(x, *, p, generator, dims):
     """Noise for each element or, with `dims`, for each item of the first so many axes."""
     shape = x.shape if dims is None else x.shape[:dims] + (1,) * (x.ndim - dims)

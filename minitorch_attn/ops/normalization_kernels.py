@@ -26,6 +26,7 @@ import numpy as np
 
 from ..engine import array_module
 from ..engine.backend import Array
+from ..engine.dtypes import accumulator
 from ..engine.kernels import FLOATS, SHARED_WITHOUT_ASKING, THREADS, Kernel
 from . import lines
 from .elementwise import Elementwise
@@ -311,14 +312,14 @@ class _Channels:
 def moments_of_batch(x: Array) -> Array:
     """What `batch_norm` normalises each channel of (N, C, ...) by, in parts: (C, parts, 3)."""
     channels, xp = _Channels(x.shape), array_module(x)
-    moments = xp.empty((channels.C, channels.parts, 3), _accumulator(x.dtype))
+    moments = xp.empty((channels.C, channels.parts, 3), accumulator(x.dtype))
     channels.launch(_CHANNEL_MOMENTS, x, moments, T=x.dtype)
     return moments
 
 
 def moments_of_constants(mean: Array, variance: Array, dtype: np.dtype) -> Array:
     """Given mean and variance (C,) as those of one value: (C, 1, 3)."""
-    xp, dtype = array_module(mean), _accumulator(dtype)
+    xp, dtype = array_module(mean), accumulator(dtype)
     moments = xp.empty((len(mean), 1, 3), dtype)
     moments[:, 0, 0], moments[:, 0, 1], moments[:, 0, 2] = 1, mean, variance
     return moments
@@ -473,14 +474,9 @@ moved = Elementwise(
 )
 
 
-def _accumulator(dtype: np.dtype) -> np.dtype:
-    """What numbers of a dtype are added up in: float32 of half precision."""
-    return np.promote_types(dtype, np.float32)
-
-
 def _parameter(parameter: Array | None, x: Array, missing: float, count: int) -> Array:
     """A parameter, flat, in the type that is computed in."""
-    dtype = _accumulator(x.dtype)
+    dtype = accumulator(x.dtype)
     if parameter is None:
         return array_module(x).full(count, missing, dtype)
     return array_module(x).ascontiguousarray(parameter.reshape(-1), dtype=dtype)

@@ -14,7 +14,7 @@ from .elementwise import Activation
 _ERF = Activation("erf", "erf(x)", "dy * exp(-x * x) * acc_t(1.1283791670955126)")
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def erf(x):
     """Error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x. (*) -> (*)."""
     if on_gpu(x):
