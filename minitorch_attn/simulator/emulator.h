@@ -9,6 +9,7 @@
 #ifndef _XOPEN_SOURCE
 #define _XOPEN_SOURCE 700  // some systems declare ucontext only then
 #endif
+#include <dlfcn.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -24,6 +25,7 @@
 
 #define EMULATED static inline __attribute__((always_inline))
 #define NOT_INLINED __attribute__((noinline))
+#define UNWATCHED __attribute__((no_sanitize("thread")))  // its own accesses are no kernel's
 
 // ------------------------------------------------------------ words of CUDA that mean nothing here
 
@@ -90,9 +92,19 @@ struct Launch {
     size_t shared_size;
     size_t shared_limit;  // for both kinds of shared memory together
     unsigned long long seed;
+    struct Array* arrays;
+    int array_count;
     int failed;
     char report[1024];
-    void* fault;  // the address that could not be read or written, if that was it
+    void* fault;         // the address that could not be read or written, if that was it
+    size_t code[2];      // where in the library the last two accesses were that count, or 0
+};
+
+// An array among the arguments, by its first address.
+struct Array {
+    char* at;
+    size_t size, element;
+    const char* name;
 };
 
 enum State { READY, AT_BARRIER, IN_WARP, DONE };
@@ -115,6 +127,7 @@ struct Thread {
     int vote;
     unsigned mask;
     bool aligned;
+    unsigned segment;  // see `Segment`
     const void* given;
     void* taken;
     void (*perform)(Thread*, unsigned);
@@ -126,9 +139,11 @@ struct Thread {
 // A variable in shared memory that the source declares, with garbage in it at first in each block.
 struct Shared {
     void* at;
-    size_t size;
+    size_t size, element;
+    const char* name;
     Shared* next;
-    inline Shared(void* at, size_t size);
+    template <class Variable>
+    Shared(Variable& variable, const char* name);
 };
 
 static Launch* launched;
@@ -141,6 +156,7 @@ static jmp_buf scheduler, abandon;
 static Shared* shared_variables;
 static size_t static_shared_size;
 static unsigned long long random_state;
+static const char* library;  // its first address
 
 // splitmix64
 static unsigned random_below(unsigned n) {
@@ -175,10 +191,140 @@ static void shuffle(int* numbers, int n) {
     _longjmp(abandon, 1);
 }
 
-inline Shared::Shared(void* at, size_t size) : at(at), size(size), next(shared_variables) {
+// ---- races: two accesses that nothing puts in order, one of them a write
+
+#ifdef WATCHED
+
+// What one thread does between two moments at which it is put in order with others.
+struct Segment {
+    int block, thread;
+    unsigned barriers, warp_barriers;
+};
+
+// Who last wrote to an element, and two different threads that have read it since they last met.
+struct Access {
+    unsigned segment, code;
+    bool atomic;
+};
+struct Element {
+    Access write, reads[2];
+};
+
+struct Watched {
+    char* at;
+    size_t size, element;
+    const char* name;
+    bool shared;
+    Element* elements;
+};
+
+static Segment* segments;
+static unsigned segment_count, segment_room;
+static int block_number;
+static unsigned barriers, warp_barriers[WARP];  // met so far by the block, and by each warp
+static Watched watched[256];
+static int watched_count;
+
+static void watch(void* at, size_t size, size_t element, const char* name, bool shared) {
+    if (watched_count == 256 || size == 0) return;
+    void* elements = calloc((size + element - 1) / element, sizeof(Element));
+    watched[watched_count++] = {(char*)at, size, element, name, shared, (Element*)elements};
+}
+
+static void stop_watching() {
+    for (int i = 0; i < watched_count; ++i) free(watched[i].elements);
+    watched_count = 0;
+    free(segments);
+    segments = nullptr;
+    segment_count = segment_room = 0;
+}
+
+UNWATCHED static NOT_INLINED unsigned segment_of(Thread* thread) {
+    unsigned met = warp_barriers[thread->number / WARP];
+    if (thread->segment) {
+        Segment& s = segments[thread->segment];
+        if (s.block == block_number && s.barriers == barriers && s.warp_barriers == met)
+            return thread->segment;
+    }
+    if (segment_count + 1 >= segment_room) {
+        segment_room = segment_room ? 2 * segment_room : 4096;
+        segments = (Segment*)realloc(segments, segment_room * sizeof(Segment));
+        if (!segment_count) segment_count = 1;  // 0 is none
+    }
+    segments[segment_count] = {block_number, thread->number, barriers, met};
+    return thread->segment = segment_count++;
+}
+
+// Whether an earlier access and one of now may as well happen the other way round.
+UNWATCHED EMULATED bool unordered(const Access& before, const Segment& now, bool shared) {
+    if (!before.segment) return false;
+    const Segment& s = segments[before.segment];
+    if (s.block != now.block) return !shared;
+    if (s.thread == now.thread || s.barriers != now.barriers) return false;
+    return s.thread / WARP != now.thread / WARP || s.warp_barriers == now.warp_barriers;
+}
+
+[[noreturn]] static NOT_INLINED void fail_at_race(const Access& before, const char* was,
+                                                  const Watched& of, size_t element,
+                                                  const char* is) {
+    Segment s = segments[before.segment];
+    launched->code[1] = before.code;
+    fail("a race: %s %zu of %s is %s, and was %s by thread %d of %s block, with nothing that puts "
+         "the two in order",
+         of.element == 1 ? "byte" : "element", element, of.name, is, was, s.thread, s.block == block_number ? "the same" : "another");
+}
+
+enum Kind { READ, WRITE, ATOMIC_WRITE };
+
+UNWATCHED static NOT_INLINED void note(Thread* thread, const void* address, size_t size, Kind kind,
+                                       const void* code) {
+    if (!thread) return;
+    for (int i = 0; i < watched_count; ++i) {
+        Watched& of = watched[i];
+        size_t offset = (size_t)((const char*)address - of.at);
+        if (offset >= of.size) continue;
+        unsigned segment = segment_of(thread);
+        Segment now = segments[segment];
+        launched->code[0] = (const char*)code - library;
+        Access access = {segment, (unsigned)((const char*)code - library), kind == ATOMIC_WRITE};
+        size_t last = offset + size <= of.size ? offset + size : of.size;
+        for (size_t n = offset / of.element; n * of.element < last; ++n) {
+            Element& e = of.elements[n];
+            bool both_atomic = e.write.atomic && kind != WRITE;  // a look before an atomic is fine
+            if (!both_atomic && unordered(e.write, now, of.shared))
+                fail_at_race(e.write, "written", of, n, kind == READ ? "read" : "written");
+            if (kind == WRITE)
+                for (Access& read : e.reads)
+                    if (unordered(read, now, of.shared))
+                        fail_at_race(read, "read", of, n, "written");
+            if (kind != READ)
+                e.write = access;
+            else if (!unordered(e.reads[0], now, of.shared))
+                e.reads[0] = access;
+            else
+                e.reads[1] = access;
+        }
+        return;
+    }
+}
+
+#define NOTE(thread, address, size, kind) \
+    emulator::note(thread, address, size, emulator::kind, __builtin_return_address(0))
+#else
+#define NOTE(thread, address, size, kind)
+#endif
+
+template <class Variable>
+Shared::Shared(Variable& variable, const char* name)
+    : at(&variable), size(sizeof variable),
+      element(sizeof(typename std::remove_all_extents<Variable>::type)), name(name),
+      next(shared_variables) {
     shared_variables = this;
     static_shared_size += size;
     memset(at, GARBAGE, size);
+#ifdef WATCHED
+    if (self) watch(at, size, element, name, true);
+#endif
     if (self && static_shared_size + launched->shared_size > launched->shared_limit)
         fail("a block has %zu bytes of static and %zu of dynamic shared memory: a card has %zu",
              static_shared_size, launched->shared_size, launched->shared_limit);
@@ -293,6 +439,9 @@ static void release_barrier() {
              thread_count - alive, places);
     }
     for (int i = 0; i < thread_count; ++i) threads[i].state = READY;
+#ifdef WATCHED
+    ++barriers;
+#endif
 }
 
 static void finish(Thread* me) {
@@ -330,6 +479,11 @@ static NOT_INLINED void resume(Thread* thread) {
 }
 
 static void run_block() {
+#ifdef WATCHED
+    ++block_number;
+    barriers = 0;
+    memset(warp_barriers, 0, sizeof warp_barriers);
+#endif
     for (Shared* v = shared_variables; v; v = v->next) memset(v->at, GARBAGE, v->size);
     memset(launched->shared, GARBAGE, launched->shared_size);
     for (int i = 0; i < thread_count; ++i) {
@@ -395,6 +549,17 @@ static int launch(Launch* asked, void (*function)(void**)) {
     gridDim = dim3(grid[0], grid[1], grid[2]);
     blockDim = dim3(block[0], block[1], block[2]);
     random_state = asked->seed;
+    Dl_info own;
+    if (dladdr((void*)function, &own)) library = (const char*)own.dli_fbase;
+#ifdef WATCHED
+    for (int i = 0; i < asked->array_count; ++i) {
+        Array& array = asked->arrays[i];
+        watch(array.at, array.size, array.element, array.name, false);
+    }
+    for (Shared* v = shared_variables; v; v = v->next)
+        watch(v->at, v->size, v->element, v->name, true);
+    watch(asked->shared, asked->shared_size, 1, "dynamic shared memory", true);
+#endif
     int block_count = grid[0] * grid[1] * grid[2];
     thread_count = block[0] * block[1] * block[2];
     int room = (thread_count + WARP - 1) / WARP * WARP;  // lanes that no thread is in, too
@@ -415,6 +580,9 @@ static int launch(Launch* asked, void (*function)(void**)) {
         if (!asked->failed) run_blocks(blocks, block_count);
     }
     self = nullptr;
+#ifdef WATCHED
+    stop_watching();
+#endif
     for (int i = 0; i < thread_count; ++i) free(threads[i].copies);
     free(threads);
     free(order);
@@ -605,7 +773,11 @@ EMULATED void __trap() { emulator::fail("__trap"); }
 
 EMULATED void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
     emulator::with_warp("__syncwarp", mask, false, line, nullptr, nullptr,
-                        [](emulator::Thread*, unsigned) {});
+                        [](emulator::Thread* lanes, unsigned) {
+#ifdef WATCHED
+        ++emulator::warp_barriers[lanes->number / emulator::WARP];
+#endif
+    });
 }
 
 EMULATED unsigned __ballot_sync(unsigned mask, int vote, int line = __builtin_LINE()) {
@@ -697,8 +869,14 @@ EMULATED N __shfl_xor_sync(unsigned mask, N value, int apart, int width = 32,
 
 // ------------------------------------------------------------ atomics
 
+#ifdef WATCHED
+#define INDIVISIBLE UNWATCHED static NOT_INLINED
+#else
+#define INDIVISIBLE EMULATED
+#endif
 #define ATOMIC(name, number, becomes)               \
-    EMULATED number name(number* at, number v) {    \
+    INDIVISIBLE number name(number* at, number v) { \
+        NOTE(emulator::self, at, sizeof v, ATOMIC_WRITE);     \
         number old = *at;                           \
         *at = becomes;                              \
         return old;                                 \
@@ -710,7 +888,8 @@ EMULATED N __shfl_xor_sync(unsigned mask, N value, int apart, int width = 32,
     ATOMIC(atomicOr, number, old | v)               \
     ATOMIC(atomicXor, number, old ^ v)
 #define ATOMIC_SWAPS(number)                                        \
-    EMULATED number atomicCAS(number* at, number seen, number v) {  \
+    INDIVISIBLE number atomicCAS(number* at, number seen, number v) {\
+        NOTE(emulator::self, at, sizeof v, ATOMIC_WRITE);                     \
         number old = *at;                                           \
         if (old == seen) *at = v;                                   \
         return old;                                                 \
@@ -736,6 +915,7 @@ ATOMIC_SWAPS(int)
 ATOMIC_SWAPS(unsigned)
 ATOMIC_SWAPS(unsigned long long)
 ATOMIC_SWAPS(unsigned short)
+#undef INDIVISIBLE
 #undef ATOMIC
 #undef ATOMICS
 #undef ATOMIC_SWAPS
@@ -859,6 +1039,7 @@ static void multiply_tf32(Thread* lanes, unsigned) {
 
 template <int COUNT, bool TRANSPOSED>
 static void load_matrices(Thread* lanes, unsigned) {
+    for (int lane = 0; lane < 8 * COUNT; ++lane) NOTE(lanes + lane, lanes[lane].given, 16, READ);
     for (int lane = 0; lane < WARP; ++lane)
         for (int i = 0; i < COUNT; ++i) {
             unsigned short pair[2];
@@ -925,6 +1106,7 @@ static NOT_INLINED void copy_async16(void* shared, const void* global, bool insi
         self->copies = (Copy*)realloc(self->copies, self->copy_room * sizeof(Copy));
     }
     self->copies[self->copy_count++] = {shared, inside ? global : nullptr, self->groups};
+    NOTE(self, shared, 16, WRITE);
     memset(shared, GARBAGE, 16);
 }
 
@@ -937,10 +1119,14 @@ static NOT_INLINED void finish_copies(int under_way) {
         Copy copy = self->copies[i];
         if (copy.group >= self->groups - under_way)
             self->copies[kept++] = copy;
-        else if (copy.global)
+        else if (copy.global) {
+            NOTE(self, copy.global, 16, READ);
+            NOTE(self, copy.shared, 16, WRITE);
             memcpy(copy.shared, copy.global, 16);
-        else
+        } else {
+            NOTE(self, copy.shared, 16, WRITE);
             memset(copy.shared, 0, 16);
+        }
     }
     self->copy_count = kept;
 }
@@ -952,3 +1138,65 @@ EMULATED void wait_async() {
     emulator::finish_copies(N);
     asm volatile("" ::: "memory");
 }
+
+// ------------------------------------------------------------ what the compiler looks after
+
+// With -fsanitize=bounds,alignment it calls these where an access is about to go wrong.
+namespace emulator {
+struct Place {
+    const char* file;
+    unsigned line, column;
+};
+struct Misfit {
+    Place place;
+    const void* type;
+    unsigned char log_alignment, kind;
+};
+}  // namespace emulator
+
+extern "C" __attribute__((visibility("hidden"))) void __ubsan_handle_out_of_bounds_abort(
+    emulator::Place* place, uintptr_t index) {
+    emulator::fail("index %lld is outside of an array, in line %u", (long long)index, place->line);
+}
+extern "C" __attribute__((visibility("hidden"))) void __ubsan_handle_type_mismatch_v1_abort(
+    emulator::Misfit* misfit, uintptr_t) {
+    emulator::fail("an address that is not aligned to %d bytes is read or written as if it were, "
+                   "in line %u",
+                   1 << misfit->log_alignment, misfit->place.line);
+}
+
+// ------------------------------------------------------------ every access, where they are watched
+
+// With -fsanitize=thread the compiler calls these before each access to memory.
+#ifdef WATCHED
+#define HOOK extern "C" __attribute__((visibility("hidden"))) UNWATCHED
+#define SEEN(name, size, kind) \
+    HOOK void name(void* at) { NOTE(emulator::self, at, size, kind); }
+#define SEEN_OF_SIZE(size)                            \
+    SEEN(__tsan_read##size, size, READ)               \
+    SEEN(__tsan_write##size, size, WRITE)             \
+    SEEN(__tsan_unaligned_read##size, size, READ)     \
+    SEEN(__tsan_unaligned_write##size, size, WRITE)
+SEEN_OF_SIZE(1)
+SEEN_OF_SIZE(2)
+SEEN_OF_SIZE(4)
+SEEN_OF_SIZE(8)
+SEEN_OF_SIZE(16)
+HOOK void __tsan_read_range(void* at, size_t size) { NOTE(emulator::self, at, size, READ); }
+HOOK void __tsan_write_range(void* at, size_t size) { NOTE(emulator::self, at, size, WRITE); }
+HOOK void* __tsan_memcpy(void* to, const void* from, size_t size) {
+    NOTE(emulator::self, from, size, READ);
+    NOTE(emulator::self, to, size, WRITE);
+    return memcpy(to, from, size);
+}
+HOOK void* __tsan_memset(void* to, int value, size_t size) {
+    NOTE(emulator::self, to, size, WRITE);
+    return memset(to, value, size);
+}
+HOOK void __tsan_init() {}
+HOOK void __tsan_func_entry(void*) {}
+HOOK void __tsan_func_exit() {}
+#undef HOOK
+#undef SEEN
+#undef SEEN_OF_SIZE
+#endif

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .traffic import note
+from .traffic import kernels_run, note
 
 HEADER = Path(__file__).with_name("emulator.h")
 
@@ -111,7 +111,8 @@ class RawKernel:
                 raise TypeError(
                     f"kernel {self.name!r}: argument {i} is an array on the host, not on the device"
                 )
-        self.run(grid, block, [getattr(a, "_host", a) for a in args], shared_mem=shared_mem)
+        if kernels_run():
+            self.run(grid, block, [getattr(a, "_host", a) for a in args], shared_mem=shared_mem)
         note("launches")
 
     def run(
@@ -120,12 +121,12 @@ class RawKernel:
         """Run the kernel as `__call__` does, on NumPy's arrays."""
         grid, block = _three(grid), _three(block)
         self._check_sizes(grid, block, shared_mem)
-        program = _program(self.code, self.name, self.options)
+        program = _program(self.code, self.name, self.options, _watched)
         program.launch(grid, block, args, shared_mem)
 
     def compile(self) -> None:
         """Compile now rather than at the first launch."""
-        _program(self.code, self.name, self.options)
+        _program(self.code, self.name, self.options, _watched)
 
     def _check_sizes(self, grid: tuple[int, ...], block: tuple[int, ...], shared: int) -> None:
         def refuse(reason: str) -> None:
@@ -175,12 +176,32 @@ def order(seed: int) -> Iterator[None]:
         _seed = before
 
 
+_watched = os.environ.get("MINITORCH_ATTN_KERNEL_RACES", "") not in ("", "0")
+
+
+@contextlib.contextmanager
+def races_found() -> Iterator[None]:
+    """Watch every access to memory of the kernels launched inside: a race is a `LaunchError`.
+
+    A race is two accesses to one element by two threads, one of them a write, with neither a
+    barrier between nor both being atomic. It is slow: each access is looked up. Outside it is done
+    where $MINITORCH_ATTN_KERNEL_RACES is 1.
+    """
+    global _watched
+    before, _watched = _watched, True
+    try:
+        yield
+    finally:
+        _watched = before
+
+
 # ---------------------------------------------------------------- from source to program
 
 
 @functools.cache
-def _program(code: str, name: str, options: tuple[str, ...]) -> Program:
-    return Program(name, parameter_names(code, name), _library(code, name, options))
+def _program(code: str, name: str, options: tuple[str, ...], watched: bool) -> Program:
+    library = _library(code, name, options, watched)
+    return Program(name, parameter_names(code, name), library)
 
 
 def parameter_names(code: str, name: str) -> list[str]:
@@ -205,7 +226,7 @@ def emulated(code: str, name: str) -> str:
 
     def static(found: re.Match[str]) -> str:
         names = re.findall(r"(\w+)\s*(?:\[[^,]*\]\s*)?(?:,|$)", found[1])
-        known = (f"static emulator::Shared known_{n}(&{n}, sizeof {n});" for n in names)
+        known = (f'static emulator::Shared known_{n}({n}, "`{n}`");' for n in names)
         return " ".join([found[0], *known])
 
     code = _SHARED.sub(static, _EXTERN_SHARED.sub(dynamic, code))
@@ -246,11 +267,13 @@ def compiler() -> str:
 
 
 FLAGS = (
-    *("-std=c++17", "-O1", "-fPIC", "-w"),
+    *("-std=c++17", "-O1", "-g1", "-fPIC", "-w"),
     "-fno-strict-aliasing",  # kernels read the same bytes as numbers of several types
     "-fwrapv",
     "-fno-threadsafe-statics",
     "-U_FORTIFY_SOURCE",  # it takes a switch of stacks for an attack
+    "-fsanitize=bounds,alignment",  # the emulator is told, it needs no library
+    "-fno-sanitize-recover=all",
 )
 
 
@@ -277,10 +300,12 @@ def cache_folder() -> Path:
     return Path(base) / "minitorch_attn" / "kernels"
 
 
-def _library(code: str, name: str, options: Sequence[str]) -> ctypes.CDLL:
+def _library(code: str, name: str, options: Sequence[str], watched: bool) -> ctypes.CDLL:
     """The kernel as a library, from the cache if it was compiled before."""
     source = emulated(code, name)
     flags = [*_flags(), *(o for o in options if o.startswith(("-D", "-std=", "--std=")))]
+    if watched:
+        flags += ["-fsanitize=thread", "-DWATCHED"]
     parts = [HEADER.read_text(encoding="utf-8"), source, *flags, _compiler_version()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     built = cache_folder() / f"{key}.so"
@@ -293,16 +318,30 @@ def _compile(source: str, name: str, flags: Sequence[str], built: Path) -> None:
     """Compile in a folder of its own, then move it into place: others may do so too."""
     built.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=built.parent, prefix="new-") as folder:
-        text, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
+        text, parts, library = (Path(folder, f"kernel.{kind}") for kind in ("cpp", "o", "so"))
         text.write_text(source, encoding="utf-8")
-        command = [compiler(), *flags, "-shared", f"-I{HEADER.parent}", str(text)]
-        told = subprocess.run([*command, "-o", str(library)], capture_output=True, text=True)
-        if told.returncode != 0:
-            raise CompileError(f"kernel {name!r} is not C++:\n{told.stderr}")
+        for arguments in (
+            [*flags, f"-I{HEADER.parent}", "-c", text, "-o", parts],
+            ["-shared", parts, "-o", library],  # without the flags, which would link a sanitizer
+        ):
+            told = subprocess.run([compiler(), *arguments], capture_output=True, text=True)
+            if told.returncode != 0:
+                raise CompileError(f"kernel {name!r} is not C++:\n{told.stderr}")
         library.replace(built)
 
 
 # ---------------------------------------------------------------- launching
+
+
+class _Array(ctypes.Structure):
+    """The struct of the same name in emulator.h."""
+
+    _fields_ = [
+        ("at", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("element", ctypes.c_size_t),
+        ("name", ctypes.c_char_p),
+    ]
 
 
 class _Launch(ctypes.Structure):
@@ -318,9 +357,12 @@ class _Launch(ctypes.Structure):
         ("shared_size", ctypes.c_size_t),
         ("shared_limit", ctypes.c_size_t),
         ("seed", ctypes.c_ulonglong),
+        ("arrays", ctypes.POINTER(_Array)),
+        ("array_count", ctypes.c_int),
         ("failed", ctypes.c_int),
         ("report", ctypes.c_char * 1024),
         ("fault", ctypes.c_void_p),
+        ("code", ctypes.c_size_t * 2),
     ]
 
 
@@ -424,40 +466,56 @@ class Program:
         values: Sequence[np.ndarray | np.generic],
         shared: int,
     ) -> None:
+        names = [n for n, value in zip(self._names, values) if isinstance(value, np.ndarray)]
         memory = Memory([value for value in values if isinstance(value, np.ndarray)])
         numbers = [
             (memory.address(value) if isinstance(value, np.ndarray) else value).tobytes()
             for value in values
         ]
         places = [ctypes.create_string_buffer(number, len(number)) for number in numbers]
-        pointers = [ctypes.addressof(place) for place in places]
+        arrays = [
+            _Array(int(memory.address(array)), array.nbytes, array.itemsize, f"`{name}`".encode())
+            for array, name in zip(memory.arrays, names)
+        ]
         room = _room()
         asked = _Launch(
             grid=grid,
             block=block,
-            arguments=(ctypes.c_void_p * len(places))(*pointers),
+            arguments=(ctypes.c_void_p * len(places))(*map(ctypes.addressof, places)),
             stacks=room.stacks,
             stack_size=STACK,
             shared=room.shared_end - -(-shared // ALIGNMENT) * ALIGNMENT,
             shared_size=shared,
             shared_limit=MOST_SHARED,
             seed=_seed,
+            arrays=(_Array * len(arrays))(*arrays),
+            array_count=len(arrays),
         )
         if self._library.emulated_launch(ctypes.byref(asked)):
-            text = asked.report.decode(errors="replace")
-            where = memory.describe(asked.fault, self._array_names(values)) if asked.fault else ""
-            raise LaunchError(f"kernel {self.name!r}: {text}{where}")
-        names = self._array_names(values)
-        constant = [p.constant for p in self._parameters if p.pointer]
+            told = asked.report.decode(errors="replace")
+            told += memory.describe(asked.fault, names) if asked.fault else ""
+            raise LaunchError(f"kernel {self.name!r}: {told}{self._lines(asked.code)}")
         if (spoilt := memory.spoilt()) is not None:
             raise LaunchError(
                 f"kernel {self.name!r} wrote outside of `{names[spoilt]}` "
                 f"of shape {memory.arrays[spoilt].shape}"
             )
+        constant = [p.constant for p in self._parameters if p.pointer]
         memory.copy_back([array for array, kept in zip(memory.arrays, constant) if not kept])
 
-    def _array_names(self, values: Sequence[Any]) -> list[str]:
-        return [n for n, value in zip(self._names, values) if isinstance(value, np.ndarray)]
+    def _lines(self, code: Sequence[int]) -> str:
+        """Lines of the source that places in the library come from, where that can be told."""
+        found = [line for place in code if place and (line := self._line(place))]
+        return f", in line {' and line '.join(found)}" if found else ""
+
+    def _line(self, place: int) -> str | None:
+        tool = shutil.which("addr2line")
+        if tool is None:
+            return None
+        command = [tool, "-i", "-e", self._library._name, hex(place - 1)]
+        told = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        own = (re.search(rf"(?:^|/){self.name}:(\d+)", line) for line in told)
+        return next((found[1] for found in own if found), None)
 
 
 _one_at_a_time = threading.Lock()  # the emulator keeps what runs in variables of its own
