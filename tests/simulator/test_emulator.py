@@ -1,6 +1,7 @@
 """Kernels on the CPU: what their threads do together, and what is found where they go wrong."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -9,7 +10,14 @@ import numpy as np
 import pytest
 
 from minitorch_attn.simulator import kernels, simulated_gpu
-from minitorch_attn.simulator.kernels import CompileError, LaunchError, NoCompiler, RawKernel, order
+from minitorch_attn.simulator.kernels import (
+    CompileError,
+    LaunchError,
+    NoCompiler,
+    RawKernel,
+    order,
+    races_found,
+)
 
 try:
     kernels.compiler()
@@ -206,30 +214,35 @@ def lanes(expression, dtype=np.int32, block=32, c_type="int"):
 I = np.arange(32)
 
 
-@pytest.mark.parametrize(
-    ("expression", "wanted"),
-    [
-        ("__shfl_sync(~0u, i * i, 5)", I * 0 + 25),
-        ("__shfl_sync(~0u, i, i + 3)", (I + 3) % 32),
-        ("__shfl_sync(~0u, i, i + 3, 8)", I // 8 * 8 + (I + 3) % 8),
-        ("__shfl_up_sync(~0u, i, 3)", np.where(I < 3, I, I - 3)),
-        ("__shfl_up_sync(~0u, i, 3, 16)", np.where(I % 16 < 3, I, I - 3)),
-        ("__shfl_down_sync(~0u, i, 5)", np.where(I > 26, I, I + 5)),
-        ("__shfl_down_sync(~0u, i, 5, 8)", np.where(I % 8 > 2, I, I + 5)),
-        ("__shfl_xor_sync(~0u, i, 9)", I ^ 9),
-        # Beyond its own group a lane sees earlier groups, not later ones.
-        ("__shfl_xor_sync(~0u, i, 9, 8)", np.where(I & 8, I ^ 9, I)),
-        ("(int)__ballot_sync(~0u, i % 3)", I * 0 + sum(1 << n for n in range(32) if n % 3) - 2**32),
-        ("__any_sync(~0u, i == 4)", I * 0 + 1),
-        ("__any_sync(~0u, i == 40)", I * 0),
-        ("__all_sync(~0u, i != 4)", I * 0),
-        ("__all_sync(~0u, i != 40)", I * 0 + 1),
-        ("i % 2 ? __shfl_xor_sync(0xaaaaaaaau, i, 2) : __shfl_xor_sync(0x55555555u, -i, 2)",
-         np.where(I % 2, I ^ 2, -(I ^ 2))),
-    ],
-)  # fmt: skip
-def test_operations_of_a_warp(expression, wanted):
-    np.testing.assert_array_equal(lanes(expression), wanted)
+OPERATIONS = {
+    "__shfl_sync(~0u, i * i, 5)": I * 0 + 25,
+    "__shfl_sync(~0u, i, i + 3)": (I + 3) % 32,
+    "__shfl_sync(~0u, i, i + 3, 8)": I // 8 * 8 + (I + 3) % 8,
+    "__shfl_up_sync(~0u, i, 3)": np.where(I < 3, I, I - 3),
+    "__shfl_up_sync(~0u, i, 3, 16)": np.where(I % 16 < 3, I, I - 3),
+    "__shfl_down_sync(~0u, i, 5)": np.where(I > 26, I, I + 5),
+    "__shfl_down_sync(~0u, i, 5, 8)": np.where(I % 8 > 2, I, I + 5),
+    "__shfl_xor_sync(~0u, i, 9)": I ^ 9,
+    # Beyond its own group a lane sees earlier groups, not later ones.
+    "__shfl_xor_sync(~0u, i, 9, 8)": np.where(I & 8, I ^ 9, I),
+    "(int)(__ballot_sync(~0u, i % 3) >> 1)": I * 0 + sum(1 << n for n in range(32) if n % 3) // 2,
+    "__any_sync(~0u, i == 4)": I * 0 + 1,
+    "__any_sync(~0u, i == 40)": I * 0,
+    "__all_sync(~0u, i != 4)": I * 0,
+    "__all_sync(~0u, i != 40)": I * 0 + 1,
+    # Two halves of a warp, each on its own way.
+    "(i % 2 ? __shfl_xor_sync(0xaaaaaaaau, i, 2) : __shfl_xor_sync(0x55555555u, -i, 2))": np.where(
+        I % 2, I ^ 2, -(I ^ 2)
+    ),
+}
+
+
+def test_operations_of_a_warp():
+    lines = [f"y[{32 * n} + i] = {operation};" for n, operation in enumerate(OPERATIONS)]
+    y = np.zeros((len(OPERATIONS), 32), np.int32)
+    run("int* y", "int i = threadIdx.x;\n" + "\n".join(lines), y, block=(32,))
+    for operation, found, wanted in zip(OPERATIONS, y, OPERATIONS.values()):
+        np.testing.assert_array_equal(found, wanted, operation)
 
 
 def test_a_shuffle_of_other_types():
@@ -321,17 +334,27 @@ def test_arguments_arrive_as_the_types_they_are():
     np.testing.assert_array_equal(y, [-(2**40), 0.1, 1, np.float32(0.1), -3, 200, -7])
 
 
+FITTING = {
+    "int count": np.int32(3),
+    "float scale": np.float32(0.5),
+    "long long n": 3,
+    "unsigned long long u": np.uint64(3),
+    "float* x": np.zeros(2, np.float32),
+    "const int* k": np.zeros(2, np.int32),
+}
+
+
 @pytest.mark.parametrize(
     ("parameter", "argument", "given"),
     [
-        ("int n", 3, "int64 number"),
+        ("int count", 3, "int64 number"),
         ("float scale", 0.5, "float64 number"),
         ("long long n", 3.0, "float64 number"),
         ("long long n", np.int32(3), "int32 number"),
         ("long long n", True, "bool number"),
-        ("unsigned long long n", np.int64(3), "int64 number"),
+        ("unsigned long long u", np.int64(3), "int64 number"),
         ("float* x", np.zeros(2), "float64 array"),
-        ("const int* x", np.zeros(2, np.float32), "float32 array"),
+        ("const int* k", np.zeros(2, np.float32), "float32 array"),
         ("float* x", np.zeros((4, 4), np.float32)[:, 1], "not C-contiguous"),
         ("float* x", 0, "int64 number"),
         ("long long n", np.zeros(2, np.int64), "int64 array"),
@@ -340,9 +363,12 @@ def test_arguments_arrive_as_the_types_they_are():
     ],
 )
 def test_an_argument_of_another_type_is_refused(parameter, argument, given):
-    name = parameter.replace("*", "* ").split()[-1]
-    with pytest.raises(TypeError, match=rf"(?s)argument 1 for `.*{name}` is .*{given}"):
-        run(f"double* y, {parameter}", "", np.zeros(1), argument)
+    run(", ".join(FITTING), "", *FITTING.values())
+    arguments = {**FITTING, parameter: argument}
+    declared = re.escape(parameter.replace("*", "* ").replace("*  ", "* "))
+    place = list(FITTING).index(parameter)
+    with pytest.raises(TypeError, match=rf"argument {place} for `{declared}` is .*{given}"):
+        run(", ".join(FITTING), "", *arguments.values())
 
 
 def test_a_wrong_number_of_arguments_is_refused():
@@ -453,6 +479,108 @@ def test_what_was_never_set_is_not_zero():
         pytest.skip("this compiler cannot fill variables with garbage")
     run("float* y, long long n", body, y, 3)
     assert not abs(y[0]) < 1e30
+
+
+def test_an_index_outside_of_an_array_of_the_kernel_s_own_is_found():
+    body = "__shared__ float tile[2][30];\nint i = threadIdx.x;\ntile[0][i] = 1;"
+    run("", body, block=(30,))
+    with pytest.raises(LaunchError, match="index 30 is outside of an array, in line 5"):
+        run("", body, block=(31,))
+
+
+def test_an_address_that_is_not_aligned_is_found():
+    body = "float4 v = make_float4(1, 2, 3, 4);\n*(float4*)(y + n) = v;"
+    run("float* y, long long n", body, np.zeros(8, np.float32), 4)
+    with pytest.raises(LaunchError, match="not aligned to 16 bytes .* in line 4"):
+        run("float* y, long long n", body, np.zeros(8, np.float32), 2)
+    with pytest.raises(LaunchError, match="not aligned to 16 bytes"):  # as the array itself is
+        run("float* y, long long n", body, np.zeros(9, np.float32)[1:], 4)
+
+
+# ---------------------------------------------------------------- races
+
+RACES = {
+    "several add": ("y[0] += 1;", "element 0 of `y` is read, and was written .* line 3 and line 3"),
+    "several write": ("y[0] = 1;", "element 0 of `y` is written, and was written"),
+    "no barrier": (
+        "__shared__ float s[64];\ns[i] = 1;\ny[i] = s[63 - i];",
+        "element .* of `s` is (written, and was read|read, and was written) .* line [45] and",
+    ),
+    "no second barrier": (
+        "__shared__ float s[64];\nfor (int k = 0; k < 2; ++k) {\n s[i] = k;\n __syncthreads();\n"
+        "y[i] = s[63 - i]; }",
+        "of `s` is .* line [57] and line [57]",
+    ),
+    "a warp meets, not the block": (
+        "extern __shared__ float s[];\ns[i] = 1;\n__syncwarp();\ny[i] = s[i ^ 32];",
+        "byte .* of dynamic shared memory .* line [46] and line [46]",
+    ),
+    "a shuffle is no barrier": (
+        "__shared__ float s[64];\ns[i] = __shfl_xor_sync(~0u, 1.0f, 1);\n"
+        "__shfl_xor_sync(~0u, 1.0f, 1);\ny[i] = s[i ^ 1];",
+        "of `s`",
+    ),
+    "an addition and a write": (
+        "if (i) atomicAdd(y, 1.0f);\nelse y[0] = 1;",
+        "element 0 of `y` .* line [34] and line [34]",
+    ),
+    "a copy that no barrier follows": (
+        "__shared__ __align__(16) float s[256];\ncopy_async16(s + 4 * i, x + 4 * (i % 16), true);\n"
+        "commit_async();\nwait_async<0>();\ny[i] = s[4 * (63 - i)];",
+        "of `s` is .* line [47] and line [47]",
+    ),
+    "a matrix that no barrier precedes": (
+        "__shared__ __align__(16) float s[256];\nfor (int k = i; k < 256; k += 64) s[k] = 1;\n"
+        "unsigned r[4];\nldmatrix_x4(r, s + 4 * i);\ny[i] = __uint_as_float(r[0]);",
+        "of `s` is .* line 4",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "said"), RACES.values(), ids=RACES)
+def test_a_race_is_found(body, said):
+    arguments = np.zeros(64, np.float32), np.zeros(64, np.float32)
+    lines = f"int i = threadIdx.x;\n{body}".replace("i = threadIdx.x;\n", "i = threadIdx.x; ", 1)
+    with races_found(), pytest.raises(LaunchError, match=f"a race: .*{said}"):
+        run("const float* x, float* y", lines, *arguments, block=(64,), shared_mem=256)
+
+
+def test_blocks_race():
+    body = "y[threadIdx.x] = 1;"
+    with races_found(), pytest.raises(LaunchError, match="by thread . of another block"):
+        run("float* y", body, np.zeros(4, np.float32), grid=(2,), block=(4,))
+
+
+def test_what_is_in_order_is_no_race():
+    body = """
+        __shared__ float s[64], sum;
+        __shared__ __align__(16) float t[256];
+        int i = threadIdx.x;
+        copy_async16(t + 4 * i, x + 4 * (i % 16), true);
+        commit_async();
+        if (i == 0) sum = 0;
+        for (int k = 0; k < 3; ++k) {
+            s[i] = k;
+            __syncwarp();
+            s[i ^ 1] += 1;
+            __syncthreads();
+            y[64 * blockIdx.x + i] = s[63 - i];
+            atomicAdd(&sum, s[i]);
+            __syncthreads();
+        }
+        wait_async<0>();
+        __syncthreads();
+        unsigned r[4];
+        ldmatrix_x4(r, t + 4 * i);
+        atomicAdd(&y[0], sum + t[4 * (63 - i)]);
+        y[64 * blockIdx.x + i + 256] = x[0] + __uint_as_float(r[0]);
+    """
+    x, y = np.ones(64, np.float32), np.zeros(512, np.float32)
+    with races_found(), pytest.raises(LaunchError, match="of `y`"):  # y[0] by block 0 as well
+        run("const float* x, float* y", body, x, y, grid=(4,), block=(64,))
+    body = body.replace("&y[0]", "&y[508]").replace("grid", "")
+    with races_found():
+        run("const float* x, float* y", body, x, y, grid=(3,), block=(64,))
 
 
 # ---------------------------------------------------------------- what a card would refuse
