@@ -170,15 +170,20 @@ def _shares(product: lookup.Product, dy: Array, x: Array) -> Array:
         (shares, product.groups * product.rows, product.depth), dtype=_sum_dtype(x.dtype)
     )
     table = lookup.tables(xp, product)
-    shift = 31 + (P - 1).bit_length()
     IMPLICIT_GEMM(
         *((grid, product.groups, shares), _threads(tile), x, dy, parts, x, *table[:3]),
         *(product.rows, N, P, product.depth, product.image, product.depth),
-        *(False, product.depth % 4 == 0, share, -(-(1 << shift) // P), shift),
+        *(False, product.depth % 4 == 0, share, *_reciprocal(P)),
         **tile,
         GRAD_WEIGHT=1,
     )
     return parts
+
+
+def _reciprocal(P: int) -> tuple[int, int]:
+    """Numbers r, s of 32 bits at most such that i // P is i r >> s, for i below 2**31."""
+    shift = 31 + (P - 1).bit_length()
+    return -(-(1 << shift) // P), shift
 
 
 def _direct_shares(product: lookup.Product, dy: Array, x: Array) -> Array:
