@@ -56,14 +56,14 @@ def clip_grad_norm_(
     scale = max_norm / (total + 1e-6)
     if not scale >= 1:  # NaN too: it spreads to all gradients, where it will be noticed
         for p, g in gradients:
-            p.grad = Tensor(g.data * scale)
+            p.grad = g * scale
     return tensor(total)
 
 
 def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
     """Cut every element of every gradient off at -clip_value and clip_value."""
     for p, g in _gradients(parameters):
-        p.grad = Tensor(g.data.clip(-clip_value, clip_value))
+        p.grad = g.clip(-clip_value, clip_value)
 
 
 def _check_finite(norm: float) -> None:
