@@ -194,7 +194,11 @@ class ndarray:
     # -- elements -----------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> ndarray:
-        return wrap(self._host[host_index(self, index)], self)
+        chosen = host_index(self, index)
+        found = self._host[chosen]
+        if isinstance(found, np.generic):  # a number of NumPy's, but of CuPy's a view
+            found = self._host[(*chosen, ...) if isinstance(chosen, tuple) else (chosen, ...)]
+        return wrap(found, self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         chosen = host_index(self, index)

@@ -163,6 +163,13 @@ def test_slices_take_arrays_of_the_device_and_numbers_only(x):
             x[0] = value
 
 
+def test_an_element_is_a_view_as_a_slice_is(x):
+    x[0, 1] = 5
+    element = x[0, 1]
+    element += 2
+    assert x[0, 1].item() == 7
+
+
 def test_what_is_assigned_at_indices_may_come_from_the_host(x, traffic):
     traffic.reset()
     x[[0, 2]] = np.ones(4)
