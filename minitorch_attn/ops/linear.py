@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..engine import DTypeError, ShapeError, Tensor, primitive
+from ..engine.dtypes import accumulator
 from .arguments import any_wrong
 from .indexing import added_at
 
@@ -33,7 +34,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:
     return _linear(input, weight, bias)
 
 
-@primitive(floats="all")
+@primitive(floats="all", takes_half=True)
 def _linear(x, weight, bias):
     if weight.ndim != 2:
         raise ShapeError(
@@ -63,7 +64,8 @@ def _linear(x, weight, bias):
         return dy.reshape(rows, D_out).T @ x.reshape(rows, D_in)
 
     def vjp_bias(dy):
-        return dy.reshape(math.prod(dy.shape[:-1]), D_out).sum(axis=0)
+        rows = math.prod(dy.shape[:-1])
+        return dy.reshape(rows, D_out).sum(axis=0, dtype=accumulator(dy.dtype))
 
     return y, (vjp_x, vjp_weight, vjp_bias)
 

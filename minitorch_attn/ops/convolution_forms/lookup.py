@@ -36,29 +36,29 @@ class Axis:
     ----------
     size : int
         Of the image that is gathered from.
-    starts : sequence of int
-        For each place where its window begins; outside of the image too.
+    starts : range
+        For each place where its window begins, but for the shifts.
     shifts : sequence of int
         For each tap how far it lies from there.
     taps : sequence of int
         Which taps of the kernel these are.
-    where : sequence of int
+    where : range
         For each place where its result goes.
     """
 
     size: int
-    starts: Sequence[int]
+    starts: range
     shifts: Sequence[int]
     taps: Sequence[int]
-    where: Sequence[int]
+    where: range
 
     @property
     def sticks_out(self) -> tuple[int, int]:
         """How far the windows reach beyond the image, before and after."""
         if not self.starts or not self.shifts:
             return 0, 0
-        first = min(self.starts) + min(self.shifts)
-        last = max(self.starts) + max(self.shifts)
+        first = self.starts[0] + min(self.shifts)
+        last = self.starts[-1] + max(self.shifts)
         return max(0, -first), max(0, last - self.size + 1)
 
     def padded(self) -> Axis:
@@ -116,7 +116,7 @@ class Product:
     @property
     def is_dense(self) -> bool:
         """Whether the places fill the result in order."""
-        return all(tuple(a.where) == tuple(range(n)) for a, n in zip(self.axes, self.size))
+        return all(a.where == range(n) for a, n in zip(self.axes, self.size))
 
     @property
     def has_bits(self) -> bool:

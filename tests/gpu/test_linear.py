@@ -1,0 +1,36 @@
+"""Linear maps of half precision: what the card's library multiplies, and who adds up in float32."""
+
+import numpy as np
+import pytest
+
+import minitorch_attn as mt
+import minitorch_attn.functional as F
+from minitorch_attn.simulator import simulated_gpu
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 4e-3), ("bfloat16", 3e-2)])
+def test_linear_computes_in_the_dtype_of_its_inputs(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    host = [rng.standard_normal(s) for s in [(3, 5, 16), (8, 16), (8,), (3, 5, 8)]]
+
+    def run(device, dtype):
+        x, w, b, dy = (mt.tensor(a, dtype=dtype, requires_grad=True, device=device) for a in host)
+        y = F.linear(x, w, b)
+        y.backward(dy.detach())
+        return [y, x.grad, w.grad, b.grad]
+
+    with simulated_gpu():
+        ours = run("cuda", dtype)
+        assert {str(t.dtype) for t in ours} == {dtype}
+        ours = [t.cpu().numpy().astype(np.float64) for t in ours]
+    for a, b in zip(ours, run("cpu", "float64")):
+        np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=tolerance * np.abs(b.numpy()).max())
+
+
+def test_the_gradient_of_a_bias_is_summed_in_float32():
+    """Ones beyond 2048 are lost in float16."""
+    with simulated_gpu():
+        b = mt.tensor([0.0], dtype="float16", requires_grad=True, device="cuda")
+        x = mt.ones((4096, 2), dtype="float16", device="cuda")
+        F.linear(x, mt.zeros((1, 2), dtype="float16", device="cuda"), b).sum().backward()
+        assert b.grad.item() == 4096
