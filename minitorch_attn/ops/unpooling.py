@@ -75,8 +75,8 @@ def max_unpool2d(
     ValueError
         If an option is out of its range.
     IndexError
-        If an index lies outside the image. A GPU does not look at them beforehand: there it counts
-        on from the other end.
+        If an index lies outside the image. On a GPU nobody looks at them beforehand: what such an
+        index does is left open.
     """
     return _unpool(2, input, indices, kernel_size, stride, padding, output_size)
 
