@@ -75,7 +75,7 @@ class Elementwise:
             ),
             formula=formula,
         )
-        self._kernel = Kernel(name, _FUNCTIONS + source, [{"T": t} for t in FLOATS])
+        self.kernel = Kernel(name, _FUNCTIONS + source, [{"T": t} for t in FLOATS])
 
     def __call__(self, *arrays: Array, **numbers: float) -> Array:
         """The formula's values, of the shape and dtype of the first array."""
@@ -84,7 +84,7 @@ class Elementwise:
         y = xp.empty(x.shape, x.dtype)
         given = [xp.ascontiguousarray(a, dtype=x.dtype) for a in arrays]
         settings = [float(numbers[k]) for k in self._numbers]
-        self._kernel.over(y.size, *given, y, *settings, y.size, T=x.dtype)
+        self.kernel.over(y.size, *given, y, *settings, y.size, T=x.dtype)
         return y
 
 
@@ -104,13 +104,13 @@ class Activation:
 
     def __init__(self, name: str, y: str, dx: str, numbers: Sequence[str] = ()):
         self._kept = [array for array in ("x", "y") if re.search(rf"\b{array}\b", dx)]
-        self._forward = Elementwise(f"{name}_forward", y, ("x",), numbers)
-        self._backward = Elementwise(f"{name}_backward", dx, (*self._kept, "dy"), numbers)
+        self.forward = Elementwise(f"{name}_forward", y, ("x",), numbers)
+        self.backward = Elementwise(f"{name}_backward", dx, (*self._kept, "dy"), numbers)
 
     def __call__(self, x: Array, **numbers: Any) -> tuple[Array, Callable[[Array], Array]]:
-        y = self._forward(x, **numbers)
+        y = self.forward(x, **numbers)
         kept = [x if array == "x" else y for array in self._kept]
-        backward = self._backward
+        backward = self.backward
 
         def vjp_x(dy):
             return backward(*kept, dy, **numbers)

@@ -133,22 +133,22 @@ extern "C" __global__ void cross_entropy(const T* x, const long long* classes, c
     if (LINE >= lines) return;
     x += first_of_line(length, inner);
     const Exponentials e = exponentials(x, length, inner);
-    const acc_t level = e.most + log(e.sum), zero = 0;
+    const acc_t level = e.most + log(e.sum), smooth = smoothing, zero = 0;
     const long long right = classes[LINE];
     acc_t loss = 0, sum = 0, w = 0;
     if (right != ignored) {
         const bool exists = 0 <= right && right < length;
         w = exists ? weight[right] : zero / zero;  // NaN
-        sum = acc_t(1 - smoothing) * w;
+        sum = (1 - smooth) * w;
         loss = w == 0 || !exists ? sum : sum * (level - acc_t(x[right * inner]));  // 0 log 0 = 0
-        if (smoothing > 0) {
+        if (smooth > 0) {
             acc_t all = 0, along = 0;
             FOR_EACH_OF_LINE(k, length) {
                 all += weight[k];
                 if (weight[k] != 0) along += weight[k] * (level - acc_t(x[k * inner]));
             }
-            sum += acc_t(smoothing / length) * line_sum(all);
-            loss += acc_t(smoothing / length) * line_sum(along);
+            sum += smooth / length * line_sum(all);
+            loss += smooth / length * line_sum(along);
         }
     }
     if (threadIdx.x == 0) {
@@ -174,10 +174,10 @@ extern "C" __global__ void cross_entropy_backward(const T* x, const long long* c
                                                   double smoothing) {
     if (LINE >= lines) return;
     const long long first = first_of_line(length, inner), right = classes[LINE];
-    const acc_t dloss = dlosses[LINE], sum = sums[LINE], level = levels[LINE];
+    const acc_t dloss = dlosses[LINE], sum = sums[LINE], level = levels[LINE], smooth = smoothing;
     FOR_EACH_OF_LINE(k, length) {
         const long long at = first + k * inner;
-        const acc_t t = acc_t(smoothing / length) + (k == right ? acc_t(1 - smoothing) : 0);
+        const acc_t t = smooth / length + (k == right ? 1 - smooth : 0);
         const acc_t slope = exp(acc_t(x[at]) - level) * sum - weight[k] * t;
         dx[at] = T(right == ignored ? 0 : dloss * slope);
     }
