@@ -87,12 +87,12 @@ class _Casts:
         # id of a parameter's array, and whether its cast is recorded -> (array, cast, when)
         self.kept: dict[tuple[int, bool], tuple[Array, Tensor, int]] = {}
 
-    def __call__(self, inputs: Sequence[Any], precision: Precision) -> Sequence[Any]:
+    def __call__(self, inputs: tuple, precision: Precision) -> tuple:
         dtypes = [x.dtype for x in inputs if isinstance(x, Tensor) or is_array(x)]
         if FLOAT64 in dtypes:
             return inputs
         dtype = self.low if precision == "low" else FLOAT32
-        return [self._cast(x, dtype) for x in inputs]
+        return tuple(self._cast(x, dtype) for x in inputs)
 
     def _cast(self, x: Any, dtype: np.dtype) -> Any:
         if not (isinstance(x, Tensor) or is_array(x)) or x.dtype == dtype:

@@ -144,6 +144,8 @@ def _crc32(value: Any, crc: int = 0) -> int:
         return crc
     if isinstance(value, (Tensor, np.ndarray)):
         array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
+        if array.dtype.name == "bfloat16":
+            array = array.astype(np.float32)  # as it is loaded
         return zlib.crc32(np.ascontiguousarray(array).tobytes(), crc)
     plain = value.item() if isinstance(value, np.generic) else value
     return zlib.crc32(repr(plain).encode(), crc)

@@ -275,3 +275,21 @@ def test_a_checkpoint_brings_the_scale_back_and_compares_the_precision(tmp_path)
     assert resumed == whole
     with pytest.raises(CheckpointError, match="precision: float16 in the file, None here"):
         trained(None, checkpoint=path)
+
+
+def test_a_model_of_bfloat16_can_be_trained_and_gone_on_with(tmp_path):
+    pytest.importorskip("ml_dtypes")
+
+    def trained_for(epochs, **settings):
+        mt.manual_seed(1)
+        net = nn.Linear(4, 2).to("bfloat16")
+        data = clouds()
+        halves = TensorDataset(mt.tensor(data.arrays[0], dtype="bfloat16"), data.arrays[1])
+        optimizer = optim.AdamW(net.parameters(), lr=1e-2)
+        return fit(net, DataLoader(halves, 16), optimizer=optimizer, epochs=epochs, **settings)
+
+    path = tmp_path / "c.safetensors"
+    whole = trained_for(4)
+    trained_for(2, checkpoint=path)
+    assert trained_for(4, checkpoint=path) == whole
+    assert whole["train_loss"][-1] < whole["train_loss"][0]

@@ -24,7 +24,7 @@ class Mode(threading.local):
 
     recording = True
     inspector: Inspector | None = None
-    autocast: Callable[[Sequence[Any], Precision], Sequence[Any]] | None = None  # of the inputs
+    autocast: Callable[[tuple, Precision], tuple] | None = None  # gives the inputs as cast
 
 
 mode = Mode()
