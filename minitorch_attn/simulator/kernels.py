@@ -1,6 +1,52 @@
 """CUDA kernels on the CPU: compiled by the machine's C++ compiler, run by `emulator.h`.
 
-`RawKernel` is called as CuPy's is. What it runs is the kernel's own source, thread by thread.
+`RawKernel` is called as CuPy's is. It puts `emulator.h` in front of the kernel's source, which
+gives CUDA's words a meaning on a CPU, and a few lines behind it, which call the kernel with
+arguments of just the types it declares. The compiler makes a library of that, which is kept in
+the user's cache folder under a key made of all that went into it.
+
+The threads of a block are fibers: each has a stack of its own and runs until it must wait, at a
+barrier or at an operation of its warp; then another goes on. Which one is drawn at random, and so
+is the order of the blocks. A seed decides (`order`, $MINITORCH_ATTN_KERNEL_SEED), so a launch can
+be repeated.
+
+What it shows
+-------------
+- Results: the kernel's own arithmetic, with the types it names. Half precision rounds as a card
+  does. The matrix units' instructions, loads of matrices and copies past the registers have PTX's
+  layouts, held against formulas of their own in the tests.
+- A missing barrier: what was not yet written is garbage (NaN, -1), and the order of threads
+  changes from barrier to barrier. With `races_found` every access to an array or to shared memory
+  is watched, and two that nothing puts in order are an error with both lines, whatever the order
+  of that launch.
+- Threads that part at a barrier, lanes that wait for lanes that never come, a shuffle from a lane
+  that takes no part: an error that says who waits where.
+- An address outside of an array, at once and with the thread; an index outside of an array of the
+  kernel's own, an address that is not aligned to its type, a copy or a load of a matrix that is
+  not 16 aligned bytes of shared memory, a stack that overflows, a division of an integer by zero.
+- What was never set: shared memory, and where the compiler can do it the kernel's variables, begin
+  as garbage. So does the target of a copy past the registers, until it was waited for.
+- Arguments of the wrong type or number. A card would take them, and read garbage.
+- Launches beyond a card's limits: threads, grid, shared memory.
+
+What it cannot show
+-------------------
+- Speed: how memory is reached, how full a card is, how many registers are spilt. (The test that
+  compiles every kernel with NVIDIA's compiler reports registers and spills.)
+- A card's memory model. One thread runs at a time and each write is seen at once, so a missing
+  `__threadfence`, or a `volatile` that is needed, goes unnoticed. Blocks run one after another:
+  one that waits for another in a loop never ends.
+- Races, as long as nobody asks for them with `races_found`, that the order of threads does not
+  bring to light: a thread is not interrupted between two waits, so ``x[0] += 1`` by many threads
+  adds up right. What `races_found` lets pass: a plain look at an element that others change by
+  atomics, and lanes of one warp after any `__syncwarp` of some of them.
+- Threads of a warp that march together. Code that relies on that, without a `__syncwarp`, goes
+  wrong here as it may on a card.
+- The last digits. A matrix unit adds up its products in an order and with a rounding of its own;
+  here they are added in double precision and rounded once. `expf`, `rsqrtf` and their like are
+  the C library's, the rough `__expf` too; a card's compiler also joins ``a * b + c`` into one
+  rounding where this one does not. Sums by atomics come in another order on a card in any case.
+- NVIDIA's compiler: what it refuses or reads differently. The test that compiles shows the first.
 """
 
 from __future__ import annotations
