@@ -8,17 +8,17 @@ gradient of a bias of that size.
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...engine import array_module
-from ...engine.backend import Array, get_float32_matmul_precision
+from ...engine.backend import Array, get_float32_matmul_precision, has_matrix_units
 from ...engine.kernels import FLOATS, Kernel
 from ..attention_tiles import Mask, Noise
 
 HERE = Path(__file__).parent
-WARPS = 4
 MOST_BYTES = 512  # of a token: more do not fit into a block's shared memory and registers
 STEP = 16  # the kernels' features are multiples of it
 
@@ -86,12 +86,13 @@ class Attention(NamedTuple):
         return along
 
     def _tiling(self, backward: bool) -> Tiling:
-        return Tiling.of(self.value.dtype, self.query.shape[2], self.value.shape[2], backward)
+        dtype, D, Dv = self.value.dtype, self.query.shape[2], self.value.shape[2]
+        return Tiling.of(_unit(array_module(self.value), dtype), dtype, D, Dv, backward)
 
     def _launch(self, kernel: Kernel, tiling: Tiling, blocks: int, *arguments: Any) -> None:
         kernel(
             blocks,
-            32 * WARPS,
+            32 * tiling.warps,
             *arguments,
             self.query.shape[1],
             self.key.shape[1],
@@ -118,27 +119,33 @@ class Attention(NamedTuple):
 class Tiling(NamedTuple):
     """How a kernel divides its work, and with what it multiplies."""
 
+    unit: int  # 16: matrix units, of 16-bit numbers; 32: of floats as TF32; 0: none
     dtype: np.dtype
     features: tuple[int, int]  # of keys and values, padded
-    unit: int
+    warps: int
     slabs: int
     columns: int
 
     @classmethod
-    def of(cls, dtype: np.dtype, D: int, Dv: int, backward: bool) -> Tiling:
-        """The tiling for tokens of so many features: its sums fit into the registers."""
+    def of(cls, unit: int, dtype: np.dtype, D: int, Dv: int, backward: bool) -> Tiling:
+        """The tiling for tokens of so many features: its sums fit into the registers.
+
+        The tiles in shared memory take at most 99 KiB, and those of plain arithmetic 64 KiB: what
+        a block is given on the smallest cards that have matrix units, and that have none.
+        """
         features = _padded(D), _padded(Dv)
-        if dtype.itemsize == 2:
+        if unit == 16:
             slabs = 1 if backward and max(features) > 64 else 2
-            return cls(dtype, features, 16, slabs, 32)
-        fast = dtype == np.float32 and get_float32_matmul_precision() == "high"
-        columns = 16 if max(features) * dtype.itemsize > 256 else 32
-        return cls(dtype, features, 32 if fast else 0, 1, columns)
+            return cls(unit, dtype, features, 4, slabs, 32)
+        is_wide = max(features) * dtype.itemsize > 256
+        if unit == 32:
+            return cls(unit, dtype, features, 4, 1, 16 if is_wide else 32)
+        return cls(unit, dtype, features, 2 if is_wide else 4, 1, 8 if is_wide else 16)
 
     @property
     def rows(self) -> int:
         """Of a block's tile."""
-        return WARPS * 16 * self.slabs
+        return self.warps * 16 * self.slabs
 
     def shared(self, twice: bool) -> int:
         """Bytes of the rows that a block owns, of one matrix or two, and of two tiles of others."""
@@ -151,8 +158,16 @@ class Tiling(NamedTuple):
         D, DV = self.features
         mma = "mma_f16" if self.dtype == np.float16 else "mma_bf16"
         unit = {"UNIT": self.unit, "MMA": mma if self.unit == 16 else "none"}
-        sizes = {"WARPS": WARPS, "SLABS": self.slabs, "COLUMNS": self.columns}
+        sizes = {"WARPS": self.warps, "SLABS": self.slabs, "COLUMNS": self.columns}
         return {"T": self.dtype, "D": D, "DV": DV, **unit, **sizes}
+
+
+def _unit(xp: ModuleType, dtype: np.dtype) -> int:
+    """Which matrix units multiply arrays of a dtype."""
+    if dtype.itemsize == 2:
+        return 16 if has_matrix_units(xp) else 0
+    in_tf32 = dtype == np.float32 and get_float32_matmul_precision() == "high"
+    return 32 if in_tf32 and has_matrix_units(xp) else 0
 
 
 def _settings(mask: Mask | None, is_causal: bool, dropout_p: float) -> dict[str, Any]:
@@ -189,14 +204,18 @@ def _accumulator(dtype: np.dtype) -> np.dtype:
 def _variants(backward: bool) -> list[dict[str, Any]]:
     """For each type and unit the constants of some launch; between them every kind of mask."""
     half, single, double = map(np.dtype, (np.float16, np.float32, np.float64))
-    in_halves, in_floats = Tiling.of(half, 64, 64, backward), Tiling.of(single, 64, 64, backward)
+
+    def tiling(unit: int, dtype: np.dtype, features: int) -> dict[str, Any]:
+        return Tiling.of(unit, dtype, features, features, backward).constants()
+
     chosen: list[tuple[dict, dict]] = [
-        (in_halves.constants(), {"CAUSAL": 1, "DROPOUT": 1}),
-        (Tiling.of(half, 128, 128, backward).constants(), {"MASK": 2, "MASK_T": single}),
-        ({**in_halves.constants(), "T": "bfloat_t", "MMA": "mma_bf16"}, {"MASK": 1}),
-        (in_floats.constants(), {"MASK": 2, "MASK_T": single}),
-        (in_floats._replace(unit=32).constants(), {}),
-        (Tiling.of(double, 32, 32, backward).constants(), {"MASK": 1, "CAUSAL": 1, "DROPOUT": 1}),
+        (tiling(16, half, 64), {"CAUSAL": 1, "DROPOUT": 1}),
+        (tiling(16, half, 128), {"MASK": 2, "MASK_T": single}),
+        ({**tiling(16, half, 64), "T": "bfloat_t", "MMA": "mma_bf16"}, {"MASK": 1}),
+        (tiling(32, single, 64), {}),
+        (tiling(0, single, 64), {"MASK": 2, "MASK_T": single}),
+        (tiling(0, half, 32), {"CAUSAL": 1}),
+        (tiling(0, double, 64), {"MASK": 1, "CAUSAL": 1, "DROPOUT": 1}),
     ]
     rest = {"MASK": 0, "MASK_T": "bool", "CAUSAL": 0, "DROPOUT": 0}
     return [{**constants, **rest, **settings} for constants, settings in chosen]
