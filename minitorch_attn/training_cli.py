@@ -15,6 +15,7 @@ from . import data, engine, nn, optim
 from .checkpoint import CheckpointError
 from .command_line import count
 from .data import DataLoader, ImageDataset, Subset, transforms
+from .engine import DeviceError
 from .models import se_resnet
 from .optim import lr_scheduler
 from .serialization import save
@@ -129,6 +130,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="float64 prints the same digits on every processor (default %(default)s)",
     )
+    how.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda is a GPU, by way of CuPy (default %(default)s)",
+    )
+    how.add_argument(
+        "--precision",
+        choices=("float16", "bfloat16"),
+        help="compute products of float32 numbers in half precision (default: in float32)",
+    )
 
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -158,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0; 1 if the numbers were not finite; 2 if data, checkpoint or files are not to be had;
+        0; 1 if the numbers were not finite; 2 if data, checkpoint, files or GPU are not to be had;
         130 if it was stopped by hand.
     """
     dtype_before = engine.get_default_dtype()
@@ -167,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         return _train(args)
     except DivergedError as error:
         return _complain(error, 1)
-    except (CheckpointError, ImportError, OSError) as error:
+    except (CheckpointError, DeviceError, ImportError, OSError) as error:
         return _complain(error, 2)
     except KeyboardInterrupt as stopped:
         return _complain("; ".join(getattr(stopped, "__notes__", ["stopped"])), 130)
@@ -181,6 +193,7 @@ def _train(args: argparse.Namespace) -> int:
     model = _model(args.model, args.blocks, train)
     loader = DataLoader(_first(train, args.limit), args.batch_size, shuffle=True)
     tests = DataLoader(_first(test, args.limit), 256)
+    model.to(args.device)
     optimizer = _optimizer(args, model)
     table = _Table(quiet=args.quiet, csv_path=args.csv)
     table.say(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters")
@@ -198,6 +211,7 @@ def _train(args: argparse.Namespace) -> int:
         scheduler=_schedule(args.schedule, optimizer, args.epochs, len(loader)),
         scheduler_every="batch",
         clip_grad=args.clip_grad,
+        precision=args.precision,
         checkpoint=args.checkpoint,
         resume=args.resume,
         notes={name: getattr(args, name) for name in ("data", "limit", "augment", "model", "seed")},

@@ -13,6 +13,7 @@ from minitorch_attn.__main__ import main
 from minitorch_attn.data import DataLoader, digits
 from minitorch_attn.models import se_resnet
 from minitorch_attn.serialization import load
+from minitorch_attn.simulator import simulated_gpu
 from minitorch_attn.training import evaluate
 
 pytest.importorskip("sklearn")
@@ -162,6 +163,23 @@ def test_the_command_runs_from_a_shell_and_prints_no_bar_into_a_file(tmp_path):
     )
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 5
+
+
+def test_it_trains_on_a_gpu_in_half_precision_too(tmp_path):
+    command = ["train", "--model", "mlp", "--limit", "200", "--epochs", "2", "--quiet"]
+    losses = []
+    for further in ([], ["--device", "cuda", "--precision", "float16"]):
+        path = tmp_path / "history.csv"
+        with simulated_gpu():
+            assert main([*command, *further, "--csv", str(path)]) == 0
+        losses.append([float(row[2]) for row in rows(path)[1:]])
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_a_gpu_that_is_not_there_is_told_in_words(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert main([*QUICK, "--device", "cuda"]) == 2
+    assert "the package 'cupy' is needed" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason="needs the real files of MNIST")
