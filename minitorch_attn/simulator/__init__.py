@@ -24,8 +24,15 @@ _cupy = make_cupy()
 
 
 @contextlib.contextmanager
-def simulated_gpu() -> Iterator[Traffic]:
+def simulated_gpu(run_kernels: bool = True) -> Iterator[Traffic]:
     """Let `cupy` be the stand-in inside: ``tensor.to("cuda")`` works without a GPU.
+
+    Parameters
+    ----------
+    run_kernels : bool
+        Whether kernels of our own are run, which takes a C++ compiler and time. False only counts
+        their launches, and leaves what they should have written as it is: no values then, but
+        all that passes between host and device.
 
     Yields
     ------
@@ -34,7 +41,7 @@ def simulated_gpu() -> Iterator[Traffic]:
     """
     before = sys.modules.get("cupy")
     sys.modules["cupy"] = _cupy
-    traffic = Traffic()
+    traffic = Traffic(runs_kernels=run_kernels)
     counting.append(traffic)
     try:
         yield traffic

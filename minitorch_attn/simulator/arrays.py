@@ -197,7 +197,7 @@ class ndarray:
         chosen = host_index(self, index)
         found = self._host[chosen]
         if isinstance(found, np.generic):  # a number of NumPy's, but of CuPy's a view
-            found = self._host[(*chosen, ...) if isinstance(chosen, tuple) else (chosen, ...)]
+            found = self._host[(*chosen, ...)]
         return wrap(found, self)
 
     def __setitem__(self, index: Any, value: Any) -> None:

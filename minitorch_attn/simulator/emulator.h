@@ -96,8 +96,8 @@ struct Launch {
     int array_count;
     int failed;
     char report[1024];
-    void* fault;         // the address that could not be read or written, if that was it
-    size_t code[2];      // where in the library the last two accesses were that count, or 0
+    void* fault;     // the address that could not be read or written, if that was it
+    size_t code[2];  // where in the library the accesses were that went wrong, or 0
 };
 
 // An array among the arguments, by its first address.
@@ -269,9 +269,11 @@ UNWATCHED EMULATED bool unordered(const Access& before, const Segment& now, bool
                                                   const char* is) {
     Segment s = segments[before.segment];
     launched->code[1] = before.code;
+    const char* unit = of.element == 1 ? "byte" : "element";
+    const char* block = s.block == block_number ? "the same" : "another";
     fail("a race: %s %zu of %s is %s, and was %s by thread %d of %s block, with nothing that puts "
          "the two in order",
-         of.element == 1 ? "byte" : "element", element, of.name, is, was, s.thread, s.block == block_number ? "the same" : "another");
+         unit, element, of.name, is, was, s.thread, block);
 }
 
 enum Kind { READ, WRITE, ATOMIC_WRITE };
@@ -285,8 +287,8 @@ UNWATCHED static NOT_INLINED void note(Thread* thread, const void* address, size
         if (offset >= of.size) continue;
         unsigned segment = segment_of(thread);
         Segment now = segments[segment];
-        launched->code[0] = (const char*)code - library;
         Access access = {segment, (unsigned)((const char*)code - library), kind == ATOMIC_WRITE};
+        launched->code[0] = access.code;
         size_t last = offset + size <= of.size ? offset + size : of.size;
         for (size_t n = offset / of.element; n * of.element < last; ++n) {
             Element& e = of.elements[n];
@@ -304,13 +306,39 @@ UNWATCHED static NOT_INLINED void note(Thread* thread, const void* address, size
             else
                 e.reads[1] = access;
         }
+        launched->code[0] = 0;
         return;
     }
 }
 
+static void watch_shared(Shared* variable) {
+    watch(variable->at, variable->size, variable->element, variable->name, true);
+}
+static void watch_launch() {
+    for (int i = 0; i < launched->array_count; ++i) {
+        Array& array = launched->arrays[i];
+        watch(array.at, array.size, array.element, array.name, false);
+    }
+    for (Shared* v = shared_variables; v; v = v->next) watch_shared(v);
+    watch(launched->shared, launched->shared_size, 1, "dynamic shared memory", true);
+}
+static void block_begins() {
+    ++block_number;
+    barriers = 0;
+    memset(warp_barriers, 0, sizeof warp_barriers);
+}
+static void block_met() { ++barriers; }
+static void warp_met(Thread* lanes) { ++warp_barriers[lanes->number / WARP]; }
+
 #define NOTE(thread, address, size, kind) \
     emulator::note(thread, address, size, emulator::kind, __builtin_return_address(0))
 #else
+static void watch_shared(Shared*) {}
+static void watch_launch() {}
+static void stop_watching() {}
+static void block_begins() {}
+static void block_met() {}
+static void warp_met(Thread*) {}
 #define NOTE(thread, address, size, kind)
 #endif
 
@@ -322,9 +350,7 @@ Shared::Shared(Variable& variable, const char* name)
     shared_variables = this;
     static_shared_size += size;
     memset(at, GARBAGE, size);
-#ifdef WATCHED
-    if (self) watch(at, size, element, name, true);
-#endif
+    if (self) watch_shared(this);
     if (self && static_shared_size + launched->shared_size > launched->shared_limit)
         fail("a block has %zu bytes of static and %zu of dynamic shared memory: a card has %zu",
              static_shared_size, launched->shared_size, launched->shared_limit);
@@ -439,9 +465,7 @@ static void release_barrier() {
              thread_count - alive, places);
     }
     for (int i = 0; i < thread_count; ++i) threads[i].state = READY;
-#ifdef WATCHED
-    ++barriers;
-#endif
+    block_met();
 }
 
 static void finish(Thread* me) {
@@ -479,11 +503,7 @@ static NOT_INLINED void resume(Thread* thread) {
 }
 
 static void run_block() {
-#ifdef WATCHED
-    ++block_number;
-    barriers = 0;
-    memset(warp_barriers, 0, sizeof warp_barriers);
-#endif
+    block_begins();
     for (Shared* v = shared_variables; v; v = v->next) memset(v->at, GARBAGE, v->size);
     memset(launched->shared, GARBAGE, launched->shared_size);
     for (int i = 0; i < thread_count; ++i) {
@@ -504,7 +524,20 @@ static void run_block() {
     }
 }
 
-static void on_signal(int number, siginfo_t* info, void*) {
+// The instruction that a signal interrupted, where the system says so.
+static const char* interrupted(void* context) {
+#if defined(__linux__) && defined(__x86_64__)
+    return (const char*)((ucontext_t*)context)->uc_mcontext.gregs[REG_RIP];
+#elif defined(__linux__) && defined(__aarch64__)
+    return (const char*)((ucontext_t*)context)->uc_mcontext.pc;
+#else
+    (void)context;
+    return nullptr;
+#endif
+}
+
+static void on_signal(int number, siginfo_t* info, void* context) {
+    if (const char* code = interrupted(context)) launched->code[0] = code + 1 - library;
     if (number == SIGFPE) fail("an integer was divided by zero");
     if (number == SIGILL || number == SIGTRAP) fail("the kernel trapped");
     launched->fault = info->si_addr;
@@ -551,15 +584,7 @@ static int launch(Launch* asked, void (*function)(void**)) {
     random_state = asked->seed;
     Dl_info own;
     if (dladdr((void*)function, &own)) library = (const char*)own.dli_fbase;
-#ifdef WATCHED
-    for (int i = 0; i < asked->array_count; ++i) {
-        Array& array = asked->arrays[i];
-        watch(array.at, array.size, array.element, array.name, false);
-    }
-    for (Shared* v = shared_variables; v; v = v->next)
-        watch(v->at, v->size, v->element, v->name, true);
-    watch(asked->shared, asked->shared_size, 1, "dynamic shared memory", true);
-#endif
+    watch_launch();
     int block_count = grid[0] * grid[1] * grid[2];
     thread_count = block[0] * block[1] * block[2];
     int room = (thread_count + WARP - 1) / WARP * WARP;  // lanes that no thread is in, too
@@ -580,9 +605,7 @@ static int launch(Launch* asked, void (*function)(void**)) {
         if (!asked->failed) run_blocks(blocks, block_count);
     }
     self = nullptr;
-#ifdef WATCHED
     stop_watching();
-#endif
     for (int i = 0; i < thread_count; ++i) free(threads[i].copies);
     free(threads);
     free(order);
@@ -773,11 +796,7 @@ EMULATED void __trap() { emulator::fail("__trap"); }
 
 EMULATED void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
     emulator::with_warp("__syncwarp", mask, false, line, nullptr, nullptr,
-                        [](emulator::Thread* lanes, unsigned) {
-#ifdef WATCHED
-        ++emulator::warp_barriers[lanes->number / emulator::WARP];
-#endif
-    });
+                        [](emulator::Thread* lanes, unsigned) { emulator::warp_met(lanes); });
 }
 
 EMULATED unsigned __ballot_sync(unsigned mask, int vote, int line = __builtin_LINE()) {

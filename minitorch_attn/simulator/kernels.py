@@ -366,10 +366,10 @@ def _compile(source: str, name: str, flags: Sequence[str], built: Path) -> None:
     with tempfile.TemporaryDirectory(dir=built.parent, prefix="new-") as folder:
         text, parts, library = (Path(folder, f"kernel.{kind}") for kind in ("cpp", "o", "so"))
         text.write_text(source, encoding="utf-8")
-        for arguments in (
-            [*flags, f"-I{HEADER.parent}", "-c", text, "-o", parts],
-            ["-shared", parts, "-o", library],  # without the flags, which would link a sanitizer
-        ):
+        compiling = [*flags, f"-I{HEADER.parent}", "-c", str(text), "-o", str(parts)]
+        # Without the flags, which would bring a sanitizer's library.
+        linking = ["-shared", str(parts), "-o", str(library)]
+        for arguments in (compiling, linking):
             told = subprocess.run([compiler(), *arguments], capture_output=True, text=True)
             if told.returncode != 0:
                 raise CompileError(f"kernel {name!r} is not C++:\n{told.stderr}")

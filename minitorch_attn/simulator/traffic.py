@@ -18,12 +18,15 @@ class Traffic:
         whose result's shape depends on values (``nonzero``, ``unique``, a boolean mask).
     launches : int
         Launches of kernels of our own. (CuPy's ready-made functions launch more: not counted.)
+    runs_kernels : bool
+        Whether these kernels are run, or their launches only counted.
     """
 
     to_host: int = 0
     to_device: int = 0
     synchronisations: int = 0
     launches: int = 0
+    runs_kernels: bool = True
 
     def reset(self) -> None:
         """Count from 0 again."""
@@ -31,6 +34,11 @@ class Traffic:
 
 
 counting: list[Traffic] = []  # of the simulated GPUs that are entered now
+
+
+def kernels_run() -> bool:
+    """Whether every simulated GPU that is entered now runs kernels."""
+    return all(traffic.runs_kernels for traffic in counting)
 
 
 def note(*kinds: str) -> None:

@@ -424,9 +424,11 @@ def test_a_read_outside_of_an_array_is_found(place):
         run("float* x, long long n", "x[0] = x[n];", x, place)
 
 
-def test_the_thread_that_goes_wrong_is_named():
-    with pytest.raises(LaunchError, match=r"thread \(8, 0, 0\) of block \(0, 0, 0\)"):
-        run("float* x", "x[threadIdx.x] = 1;", np.zeros(8, np.float32), block=(9,))
+def test_the_thread_and_the_line_that_go_wrong_are_named():
+    said = r"thread \(8, 0, 0\) of block \(0, 0, 0\)\): element 8 of `x`, which has 8"
+    said += ", in line 4" if kernels.shutil.which("addr2line") else ""
+    with pytest.raises(LaunchError, match=said):
+        run("float* x", "\nx[threadIdx.x] = 1;", np.zeros(8, np.float32), block=(9,))
 
 
 def test_a_null_pointer_and_a_division_by_zero_are_found():
