@@ -16,7 +16,7 @@ from ..engine.kernels import FLOATS, Kernel
 
 # What formulas may use beside CUDA's functions; none overflows. A number with a decimal point is
 # a double and would make the arithmetic around it so: acc_t(0.5).
-_FUNCTIONS = r"""
+FUNCTIONS = r"""
 __device__ acc_t logistic(acc_t x) { return 1 / (1 + exp(-x)); }
 
 // log(1 + exp(x))
@@ -75,7 +75,7 @@ class Elementwise:
             ),
             formula=formula,
         )
-        self.kernel = Kernel(name, _FUNCTIONS + source, [{"T": t} for t in FLOATS])
+        self.kernel = Kernel(name, FUNCTIONS + source, [{"T": t} for t in FLOATS])
 
     def __call__(self, *arrays: Array, **numbers: float) -> Array:
         """The formula's values, of the shape and dtype of the first array."""

@@ -14,20 +14,27 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
+from ..engine.backend import on_gpu
+from ..engine.kernels import FLOATS, Kernel
+from .elementwise import FUNCTIONS, Elementwise
 from .shared_rules import shared_rules
 
 # -- one step ------------------------------------------------------------------------------------
 #
 # step(a, u, *state) -> the new state, as a tuple, and a rule: gradients of the new state -> those
-# of a, of u, and of the state apart from what goes through u. 0 stands for no gradient.
+# of a, of u, and of the state apart from what goes through u. 0 stands for no gradient. On a GPU
+# each is one kernel.
+
+_RNN_TANH = Elementwise("rnn_tanh", "tanh(a + u)", ["a", "u"])
+_RNN_TANH_BACKWARD = Elementwise("rnn_tanh_backward", "dh * (1 - h * h)", ["dh", "h"])
 
 
 def rnn_tanh(a, u, h):
     """Plain recurrence, h' = tanh(a + u). (N, D), (N, D), (N, D) -> (N, D)."""
-    h = np.tanh(a + u)
+    h = _RNN_TANH(a, u) if on_gpu(a) else np.tanh(a + u)
 
     def rule(dh):
-        da = dh * (1 - h * h)
+        da = _RNN_TANH_BACKWARD(dh, h) if on_gpu(h) else dh * (1 - h * h)
         return da, da, (0,)
 
     return (h,), rule
@@ -50,7 +57,9 @@ def lstm(a, u, h, c):
     (N, 4 D), (N, 4 D), (N, D), (N, D) -> (N, D), (N, D). The parts of a + u are those of i, f, g,
     o in this order: i, f and o are their sigmoid, g is its tanh.
     """
-    xp, D = array_module(a), h.shape[1]
+    if on_gpu(a):
+        return _lstm_on_gpu(a, u, c)
+    D = h.shape[1]
     x = a + u
     i, f, g, o = (x[:, k * D : (k + 1) * D] for k in range(4))
     i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
@@ -59,7 +68,7 @@ def lstm(a, u, h, c):
 
     def rule(dh, dc):
         dc = dc + dh * o * (1 - shown * shown)
-        da = xp.concatenate(
+        da = np.concatenate(
             [
                 dc * g * i * (1 - i),
                 dc * c * f * (1 - f),
@@ -79,7 +88,9 @@ def gru(a, u, h):
     The parts of a and u are those of r, z, n in this order: r and z are the sigmoid of a + u, and
     n = tanh(a + r u).
     """
-    xp, D = array_module(a), h.shape[1]
+    if on_gpu(a):
+        return _gru_on_gpu(a, u, h)
+    D = h.shape[1]
     a_r, a_z, a_n = (a[:, k * D : (k + 1) * D] for k in range(3))
     u_r, u_z, u_n = (u[:, k * D : (k + 1) * D] for k in range(3))
     r, z = _sigmoid(a_r + u_r), _sigmoid(a_z + u_z)
@@ -89,8 +100,8 @@ def gru(a, u, h):
         dn = dh * (1 - z) * (1 - n * n)
         dz = dh * (h - n) * z * (1 - z)
         dr = dn * u_n * r * (1 - r)
-        da = xp.concatenate([dr, dz, dn], axis=1)
-        du = xp.concatenate([dr, dz, dn * r], axis=1)
+        da = np.concatenate([dr, dz, dn], axis=1)
+        du = np.concatenate([dr, dz, dn * r], axis=1)
         return da, du, (dh * z,)
 
     return (n + z * (h - n),), rule
@@ -99,6 +110,134 @@ def gru(a, u, h):
 def _sigmoid(x):
     with np.errstate(over="ignore"):  # an infinite exp(-x) rightly gives 1 / inf = 0
         return 1 / (1 + np.exp(-x))
+
+
+# -- one step on a GPU: a thread computes one number of the state --------------------------------
+#
+# A row of a, of u and of the gates holds the parts side by side, D numbers each.
+
+_VARIANTS = [{"T": t} for t in FLOATS]
+
+_LSTM = Kernel(
+    "lstm_step",
+    FUNCTIONS
+    + r"""
+extern "C" __global__ void lstm_step(const T* a, const T* u, const T* c, T* gates, T* new_h,
+                                     T* new_c, long long n, long long D) {
+    FOR_EACH(at, n) {
+        const long long part = at / D * 4 * D + at % D;
+        const acc_t i = logistic(acc_t(a[part]) + acc_t(u[part]));
+        const acc_t f = logistic(acc_t(a[part + D]) + acc_t(u[part + D]));
+        const acc_t g = tanh(acc_t(a[part + 2 * D]) + acc_t(u[part + 2 * D]));
+        const acc_t o = logistic(acc_t(a[part + 3 * D]) + acc_t(u[part + 3 * D]));
+        const acc_t kept = f * acc_t(c[at]) + i * g;
+        gates[part] = T(i);
+        gates[part + D] = T(f);
+        gates[part + 2 * D] = T(g);
+        gates[part + 3 * D] = T(o);
+        new_c[at] = T(kept);
+        new_h[at] = T(o * tanh(kept));
+    }
+}
+""",
+    _VARIANTS,
+)
+
+_LSTM_BACKWARD = Kernel(
+    "lstm_step_backward",
+    r"""
+extern "C" __global__ void lstm_step_backward(const T* gates, const T* c, const T* new_c,
+                                              const T* dh_of, const T* dc_of, T* da, T* old_dc,
+                                              long long n, long long D) {
+    FOR_EACH(at, n) {
+        const long long part = at / D * 4 * D + at % D;
+        const acc_t i = gates[part], f = gates[part + D];
+        const acc_t g = gates[part + 2 * D], o = gates[part + 3 * D];
+        const acc_t shown = tanh(acc_t(new_c[at])), dh = dh_of[at];
+        const acc_t dc = acc_t(dc_of[at]) + dh * o * (1 - shown * shown);
+        da[part] = T(dc * g * i * (1 - i));
+        da[part + D] = T(dc * acc_t(c[at]) * f * (1 - f));
+        da[part + 2 * D] = T(dc * i * (1 - g * g));
+        da[part + 3 * D] = T(dh * shown * o * (1 - o));
+        old_dc[at] = T(dc * f);
+    }
+}
+""",
+    _VARIANTS,
+)
+
+
+def _lstm_on_gpu(a, u, c):
+    xp, D = array_module(a), c.shape[1]
+    gates, new_h, new_c = xp.empty(a.shape, a.dtype), xp.empty_like(c), xp.empty_like(c)
+    _LSTM.over(c.size, a, u, c, gates, new_h, new_c, c.size, D, T=a.dtype)
+
+    def rule(dh, dc):
+        da, old_dc = xp.empty_like(gates), xp.empty_like(c)
+        arrays = gates, c, new_c, xp.ascontiguousarray(dh), xp.ascontiguousarray(dc), da, old_dc
+        _LSTM_BACKWARD.over(c.size, *arrays, c.size, D, T=c.dtype)
+        return da, da, (0, old_dc)
+
+    return (new_h, new_c), rule
+
+
+_GRU = Kernel(
+    "gru_step",
+    FUNCTIONS
+    + r"""
+extern "C" __global__ void gru_step(const T* a, const T* u, const T* h, T* gates, T* new_h,
+                                    long long count, long long D) {
+    FOR_EACH(at, count) {
+        const long long part = at / D * 3 * D + at % D;
+        const acc_t r = logistic(acc_t(a[part]) + acc_t(u[part]));
+        const acc_t z = logistic(acc_t(a[part + D]) + acc_t(u[part + D]));
+        const acc_t n = tanh(acc_t(a[part + 2 * D]) + r * acc_t(u[part + 2 * D]));
+        gates[part] = T(r);
+        gates[part + D] = T(z);
+        gates[part + 2 * D] = T(n);
+        new_h[at] = T(n + z * (acc_t(h[at]) - n));
+    }
+}
+""",
+    _VARIANTS,
+)
+
+_GRU_BACKWARD = Kernel(
+    "gru_step_backward",
+    r"""
+extern "C" __global__ void gru_step_backward(const T* gates, const T* u, const T* h,
+                                             const T* dh_of, T* da, T* du, T* old_dh,
+                                             long long count, long long D) {
+    FOR_EACH(at, count) {
+        const long long part = at / D * 3 * D + at % D;
+        const acc_t r = gates[part], z = gates[part + D], n = gates[part + 2 * D], dh = dh_of[at];
+        const acc_t dn = dh * (1 - z) * (1 - n * n);
+        const acc_t dz = dh * (acc_t(h[at]) - n) * z * (1 - z);
+        const acc_t dr = dn * acc_t(u[part + 2 * D]) * r * (1 - r);
+        da[part] = du[part] = T(dr);
+        da[part + D] = du[part + D] = T(dz);
+        da[part + 2 * D] = T(dn);
+        du[part + 2 * D] = T(dn * r);
+        old_dh[at] = T(dh * z);
+    }
+}
+""",
+    _VARIANTS,
+)
+
+
+def _gru_on_gpu(a, u, h):
+    xp, D = array_module(a), h.shape[1]
+    gates, new_h = xp.empty(a.shape, a.dtype), xp.empty_like(h)
+    _GRU.over(h.size, a, u, h, gates, new_h, h.size, D, T=a.dtype)
+
+    def rule(dh):
+        da, du, old_dh = xp.empty_like(gates), xp.empty_like(gates), xp.empty_like(h)
+        arrays = gates, u, h, xp.ascontiguousarray(dh), da, du, old_dh
+        _GRU_BACKWARD.over(h.size, *arrays, h.size, D, T=h.dtype)
+        return da, du, (old_dh,)
+
+    return (new_h,), rule
 
 
 # -- all steps -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import minitorch_attn as mt
 import minitorch_attn.functional as F
 from minitorch_attn.engine.dtypes import as_dtype
 from minitorch_attn.engine.kernels import Kernel
-from minitorch_attn.ops import activation, dropout, loss, normalization_kernels, special
+from minitorch_attn.ops import activation, dropout, loss, normalization_kernels, recurrent, special
 from minitorch_attn.ops.elementwise import Activation, Elementwise
 
 from .twice import computed
@@ -231,6 +231,27 @@ def test_the_default_noise_is_made_on_the_card(card):
     np.testing.assert_array_equal(F.dropout(x, 0.25).detach().cpu().numpy(), first)
 
 
+@pytest.mark.parametrize("layer", [mt.nn.LSTM, mt.nn.GRU, mt.nn.RNN])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 5, 7), (4, 300, 2), (0, 2, 3)])
+def test_recurrence_gives_the_same(card, layer, sizes):
+    N, D, T = sizes
+    rnn = layer(4, D, batch_first=True).to(dtype="float64")
+    check(lambda x: rnn.to(x.device)(x)[0], values((N, T, 4), "float64"))
+
+
+@pytest.mark.parametrize("layer", [mt.nn.LSTM, mt.nn.GRU])
+def test_a_step_of_recurrence_is_one_kernel_each_way(card, layer):
+    if card is None:
+        pytest.skip("only the simulated card counts")
+    rnn, launches = layer(4, 5, batch_first=True).to("cuda"), []
+    for length in (3, 5):
+        before = card.launches
+        y, _ = rnn(mt.ones(2, length, 4).to("cuda"))
+        y.sum().backward()
+        launches.append(card.launches - before)
+    assert launches[1] - launches[0] == 4  # the other kernels are CuPy's own, which are not counted
+
+
 def test_the_host_waits_for_no_loss(card):
     if card is None:
         pytest.skip("only the simulated card counts")
@@ -268,7 +289,7 @@ def kernels_of(*modules):
 def test_kernels_of_floats_compute_in_float():
     """One literal such as 0.5 makes a formula one of doubles: slow, and unseen in the results."""
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
-    kernels = list(kernels_of(activation, dropout, loss, normalization_kernels, special))
+    kernels = list(kernels_of(activation, dropout, loss, normalization_kernels, recurrent, special))
     assert len(kernels) > 30
     for kernel in kernels:
         for constants in kernel.variants:
