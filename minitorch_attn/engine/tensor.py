@@ -417,6 +417,12 @@ def operand(data: Any) -> Tensor:
     return data if isinstance(data, Tensor) else tensor(data)
 
 
+def as_operands(*data: Any) -> list[Any]:
+    """Tensors and None as they are; anything else as a constant, copied to the tensors' device."""
+    device = next((x.device for x in data if isinstance(x, Tensor)), None)
+    return [x if x is None or isinstance(x, Tensor) else tensor(x, device=device) for x in data]
+
+
 def wrap(array: Array, node: Node | None) -> Tensor:
     """A tensor around an array, made by a node of the graph (without the checks of `Tensor`)."""
     tensor = _new(Tensor)

@@ -28,7 +28,7 @@ import numpy as np
 from ..engine import DTypeError, ShapeError, Tensor, array_module, default_generator, primitive
 from ..engine.backend import Array, on_gpu
 from ..engine.dtypes import is_floating
-from ..engine.tensor import operand
+from ..engine.tensor import as_operands
 from ..engine.threads import in_parallel
 from . import attention_cuda
 from .attention_tiles import Block, Mask, Noise, Scores, Tile, in_columns, with_column
@@ -101,8 +101,7 @@ def scaled_dot_product_attention(
     Rabe and Staats, "Self-attention Does Not Need O(n^2) Memory" (2021).
     Dao, Fu, Ermon, Rudra and Ré, "FlashAttention" (2022), algorithms 1 and 4.
     """
-    query, key, value = operand(query), operand(key), operand(value)
-    mask = None if attn_mask is None else operand(attn_mask)
+    query, key, value, mask = as_operands(query, key, value, attn_mask)
     if is_causal and mask is not None:
         raise ValueError(
             "scaled_dot_product_attention: is_causal=True is a mask of its own: give that, or "

@@ -13,7 +13,7 @@ import string
 import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
-from ..engine.tensor import operand
+from ..engine.tensor import as_operands
 
 
 def einsum(equation, *operands):
@@ -33,7 +33,7 @@ def einsum(equation, *operands):
     """
     if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
         (operands,) = operands
-    tensors = [operand(x) for x in operands]
+    tensors = as_operands(*operands)
     terms, output = _parse(equation, [x.shape for x in tensors])
     product, labels = None, ""
     for i, (x, term) in enumerate(zip(tensors, terms)):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
 from ..engine.backend import is_array, on_gpu
-from ..engine.tensor import operand
+from ..engine.tensor import as_operands
 from .axes import axis_of
 
 
@@ -69,7 +69,7 @@ def gather(x, *, dim, index):
 
 def take_along_dim(input, indices, dim):
     """Values picked along one axis as by `gather`; input and indices broadcast along the others."""
-    x, indices = operand(input), operand(indices)
+    x, indices = as_operands(input, indices)
     axis = axis_of("take_along_dim", dim, x.ndim)
     common = list(np.broadcast_shapes(_without(x.shape, axis), _without(indices.shape, axis)))
     along_x = common[:axis] + [x.shape[axis]] + common[axis:]

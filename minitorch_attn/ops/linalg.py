@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..engine import ShapeError, primitive
-from ..engine.tensor import operand
+from ..engine.tensor import as_operands
 from .einsum import einsum
 
 
@@ -67,21 +67,21 @@ def _check_inner_sizes(a, b):
 
 def dot(a, b):
     """Product of two vectors, sum_i a_i b_i: (n,), (n,) -> ()."""
-    a, b = operand(a), operand(b)
+    a, b = as_operands(a, b)
     _check_axes("dot", 1, a, b)
     return matmul(a, b)
 
 
 def outer(a, b):
     """All products of two vectors, y_ij = a_i b_j: (n,), (m,) -> (n, m)."""
-    a, b = operand(a), operand(b)
+    a, b = as_operands(a, b)
     _check_axes("outer", 1, a, b)
     return einsum("i,j->ij", a, b)
 
 
 def bmm(a, b):
     """Matrix products of a batch: (N, n, m), (N, m, k) -> (N, n, k); nothing is broadcast."""
-    a, b = operand(a), operand(b)
+    a, b = as_operands(a, b)
     _check_axes("bmm", 3, a, b)
     if a.shape[0] != b.shape[0]:
         raise ShapeError(f"bmm: the batches differ: {a.shape[0]} and {b.shape[0]} matrices")

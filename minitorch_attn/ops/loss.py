@@ -17,7 +17,7 @@ from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array, on_gpu
 from ..engine.dtypes import accumulator, is_floating
 from ..engine.kernels import Kernel
-from ..engine.tensor import operand
+from ..engine.tensor import as_operands
 from . import lines
 from .arguments import any_wrong
 from .arithmetic import clamp, minimum
@@ -465,7 +465,7 @@ def triplet_margin_loss(
         )
     if not margin > 0:
         raise ValueError(f"triplet_margin_loss: margin must be greater than 0, not {margin}")
-    a, b, c = operand(anchor), operand(positive), operand(negative)
+    a, b, c = as_operands(anchor, positive, negative)
     if not a.ndim == b.ndim == c.ndim:
         raise ShapeError(
             "triplet_margin_loss: anchor, positive and negative must have as many axes each, got "

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import ShapeError, Tensor, primitive
-from ..engine.tensor import operand
+from ..engine.tensor import as_operands, operand
 from .arguments import integers
 from .arithmetic import clamp
 from .axes import axis_of
@@ -121,7 +121,7 @@ def pairwise_distance(
     """
     if not p > 0:
         raise ValueError(f"pairwise_distance: p must be greater than 0, not {p}")
-    x1, x2 = operand(x1), operand(x2)
+    x1, x2 = as_operands(x1, x2)
     if 0 in (x1.ndim, x2.ndim):
         raise ShapeError(
             f"pairwise_distance: needs vectors (..., D), got shapes {x1.shape} and {x2.shape}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engine import DTypeError, ShapeError, Tensor, array_module, primitive
 from ..engine.backend import Array, on_gpu
-from ..engine.tensor import operand
+from ..engine.tensor import as_operands
 from .pooling_windows import Option
 from .windows import Sizes, by, check_images, per_axis
 
@@ -106,7 +106,7 @@ def max_unpool3d(
 
 def _unpool(dims, input, indices, kernel_size, stride, padding, output_size) -> Tensor:
     op = f"max_unpool{dims}d"
-    x, positions = operand(input), operand(indices)
+    x, positions = as_operands(input, indices)
     if positions.shape != x.shape:
         raise ShapeError(
             f"{op}: each element of the input needs an index: the input is {x.shape}, the indices "
