@@ -10,7 +10,7 @@ import importlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,17 +43,21 @@ def main() -> None:
     parser.add_argument(
         "--simulated",
         action="store_true",
-        help="with --device cuda: every case once, small, on a simulated card; no time means "
-        "anything, but where it breaks shows",
+        help="every case of a GPU once, small, on a simulated card, without times: to see that "
+        "all run",
     )
     options = parser.parse_args()
+    options.device = "cuda" if options.simulated else options.device
     _set_threads(options.threads)
     _keep_freed_memory()
     for module in MODULES[options.device]:  # now: libraries read the number of threads on import
         importlib.import_module(f".{module}", __package__)
     importlib.import_module("minitorch_attn").set_num_threads(options.threads)
-    with _card(options) if options.device == "cuda" else contextlib.nullcontext(None) as card:
-        results = _run(options, card)
+    if options.simulated:
+        _try_all(options)
+        return
+    card = Card() if options.device == "cuda" else None
+    results = _run(options, card)
     if options.json:
         about = {"threads": options.threads, "rounds": options.rounds, **_versions()}
         about |= card.about if card else {}
@@ -61,28 +65,41 @@ def main() -> None:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
+def _chosen(options: argparse.Namespace) -> list[Case]:
+    return [c for c in CASES.values() if options.only in c.name and c.device == options.device]
+
+
 def _run(options: argparse.Namespace, card: Card | None) -> list[Result]:
     results: list[Result] = []
-    for name, case in CASES.items():
-        if options.only in name and case.device == options.device:
-            clock = card.clock if card else clock_for(options.threads)
-            found = measure(case, 1 if options.simulated else options.rounds, clock)
-            if card:
-                found = [card.placed(result, case) for result in found]
-            _print_table(name, found)
-            results += found
+    for case in _chosen(options):
+        found = measure(case, options.rounds, card.clock if card else clock_for(options.threads))
+        if card:
+            found = [card.placed(result, case) for result in found]
+        _print_table(case.name, found)
+        results += found
     return results
+
+
+def _try_all(options: argparse.Namespace) -> None:
+    """Let every contender run once on a simulated card."""
+    importlib.import_module(".gpu", __package__).small = True
+    with importlib.import_module("minitorch_attn.simulator").simulated_gpu():
+        Card(elements=1 << 10, size=16)
+        for case in _chosen(options):
+            for name, run in case.contenders():
+                run()
+                print(f"{case.name}: {name} ran")
 
 
 class Card:
     """A GPU: its name, what it reaches, and how far below that a result lies."""
 
-    def __init__(self, simulated: bool):
+    def __init__(self, **sizes: int):
         roofline = importlib.import_module(".roofline", __package__)
         runtime = importlib.import_module("minitorch_attn.engine.backend").gpu_module().cuda.runtime
         name = importlib.import_module("minitorch_attn").cuda.get_device_name()
         self.clock = roofline.wall_clock_of_gpu
-        self.ceilings = roofline.measure_ceilings(*((1 << 10, 16) if simulated else ()))
+        self.ceilings = roofline.measure_ceilings(**sizes)
         self.about = {
             "card": name,
             "driver": runtime.driverGetVersion(),
@@ -101,16 +118,6 @@ class Card:
             roofline=self.ceilings.seconds(case.work) / seconds,
             images_per_second=case.images / seconds if case.images else None,
         )
-
-
-@contextlib.contextmanager
-def _card(options: argparse.Namespace) -> Iterator[Card]:
-    with contextlib.ExitStack() as stack:
-        if options.simulated:
-            simulator = importlib.import_module("minitorch_attn.simulator")
-            stack.enter_context(simulator.simulated_gpu())
-            importlib.import_module(".gpu", __package__).small = True
-        yield Card(options.simulated)
 
 
 def _without_nothing(result: dict) -> dict:

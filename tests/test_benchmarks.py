@@ -179,10 +179,12 @@ def test_a_step_of_resnet20_has_the_papers_multiply_adds():
 
 
 @pytest.mark.slow
-def test_every_case_on_a_gpu_runs_on_a_simulated_one(tmp_path):
-    report = run_benchmarks(tmp_path, "--device", "cuda", "--simulated")
-    cases = {name for name, found in CASES.items() if found.device == "cuda"}
-    assert {r["case"] for r in report["results"]} == cases
-    assert report["about"]["card"] == "simulated GPU"
-    steps = [r for r in report["results"] if "training step" in r["case"]]
-    assert len(steps) == 6 and all(r["images_per_second"] > 0 for r in steps)
+def test_every_case_on_a_gpu_runs_on_a_simulated_one():
+    command = [sys.executable, "-m", "benchmarks", "--simulated"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    first, *ran = done.stdout.splitlines()
+    assert first.startswith("simulated GPU: copies ")
+    cases = [name for name, found in CASES.items() if found.device == "cuda"]
+    assert len(cases) > 50
+    assert ran == [f"{name}: minitorch_attn ran" for name in cases]

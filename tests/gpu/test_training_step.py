@@ -96,6 +96,31 @@ def test_a_step_copies_nothing_to_the_host_and_waits_for_nothing(card, network, 
     assert seen == (0, 0)
 
 
+def test_a_step_in_mixed_precision_waits_once_for_whether_its_gradients_are_finite(card):
+    if card is None:
+        pytest.skip("counted on the simulated card")
+    make, data = NETWORKS["SE-ResNet"]
+    mt.manual_seed(0)
+    model = make().to("cuda")
+    optimizer, scaler = OPTIMIZERS["SGD"](model.parameters()), mt.amp.GradScaler(init_scale=256.0)
+    x, labels = (mt.tensor(a, device="cuda") for a in data())
+    x, losses, copies = x.float(), [], []
+    for _ in range(3):
+        before = card.to_host
+        optimizer.zero_grad()
+        with mt.autocast("float16"):
+            loss = F.cross_entropy(model(x), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss)
+        copies.append(card.to_host - before)
+    assert copies == [1, 1, 1]
+    assert {p.dtype.name for p in model.parameters()} == {"float32"}
+    _, expected, _ = trained("SE-ResNet", "SGD", "cpu", "float32")
+    np.testing.assert_allclose([loss.item() for loss in losses], expected, rtol=0.02)
+
+
 @pytest.mark.gpu
 def test_a_network_learns_on_the_card(card):
     if card is not None:
