@@ -92,11 +92,14 @@ struct Place {
 
     // grid holds (x, y) or (x, y, z) of this place: the last axis of space first.
     __device__ Place(const T* grid, const Images& images) {
+        #pragma unroll
         for (int d = 0; d < DIMS; ++d)
             axis[d] = along(acc_t(grid[DIMS - 1 - d]), images.size[d], images.padding,
                             images.align_corners);
+        #pragma unroll  // then all of a place lies in registers
         for (int k = 0; k < COUNT; ++k) {
             pixel[k] = 0;
+            #pragma unroll
             for (int d = 0; d < DIMS; ++d) {
                 int i = axis[d].pixel[along_axis(k, d)];
                 pixel[k] = pixel[k] < 0 || i < 0 ? -1 : pixel[k] * images.size[d] + i;
@@ -107,13 +110,15 @@ struct Place {
 
     // Which neighbour along axis d neighbour k is.
     __device__ static constexpr int along_axis(int k, int d) {
-        for (int e = DIMS - 1; e > d; --e) k /= NEIGHBOURS;
+        int behind = DIMS - 1 - d;
+        k /= behind == 0 ? 1 : behind == 1 ? NEIGHBOURS : NEIGHBOURS * NEIGHBOURS;
         return k % NEIGHBOURS;
     }
 
     // What neighbour k weighs; or the derivative of that by the place along the axis `sloping`.
     __device__ acc_t product(int k, int sloping) const {
         acc_t factors = 1;
+        #pragma unroll
         for (int d = 0; d < DIMS; ++d) {
             int i = along_axis(k, d);
             factors *= d == sloping ? axis[d].slope[i] : axis[d].weight[i];

@@ -25,6 +25,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,7 +114,7 @@ def affine_grid(theta, *, size, align_corners=False):
     if min(size) < 1:
         raise ShapeError(f"affine_grid: size={size} has no pixels: each must be at least 1")
     xp = array_module(theta)
-    pixels = xp.asarray(_pixel_coordinates(size[2:], align_corners), dtype=theta.dtype)  # (P, D+1)
+    pixels = _pixel_coordinates(xp, size[2:], align_corners).astype(theta.dtype)  # (P, D+1)
 
     def vjp_theta(dy):
         return dy.reshape(len(dy), math.prod(size[2:]), dims).swapaxes(1, 2) @ pixels
@@ -121,14 +122,14 @@ def affine_grid(theta, *, size, align_corners=False):
     return (pixels @ theta.swapaxes(1, 2)).reshape(size[0], *size[2:], dims), vjp_theta
 
 
-def _pixel_coordinates(sizes: tuple[int, ...], align_corners: bool) -> np.ndarray:
+def _pixel_coordinates(xp: ModuleType, sizes: tuple[int, ...], align_corners: bool) -> Array:
     """Coordinates (x, y, 1) of all pixels of an image, row by row: (P Q, 3)."""
     along = []
     for size in sizes:
-        centres = 2 * np.arange(size) - (size - 1)  # even steps around the middle
+        centres = 2 * xp.arange(size) - (size - 1)  # even steps around the middle
         along.append(centres / max(size - 1, 1) if align_corners else centres / size)
-    axes = np.meshgrid(*along, indexing="ij")
-    return np.stack([axis.ravel() for axis in (*axes[::-1], np.ones(sizes))], axis=1)
+    axes = xp.meshgrid(*along, indexing="ij")
+    return xp.stack([axis.ravel() for axis in (*axes[::-1], xp.ones(sizes))], axis=1)
 
 
 @primitive(floats="all", takes_half=True)

@@ -170,5 +170,12 @@ def test_there_may_be_no_images(card):
 
 def test_images_need_not_lie_in_one_piece(card):
     x = np.random.default_rng(0).standard_normal((6, 5, 3, 2))
-    check(lambda x: F.max_pool2d(x.permute((3, 2, 1, 0)), 2), x)
-    check(lambda x: F.avg_pool2d(x.permute((3, 2, 1, 0)), 2), x)
+    for op in (
+        lambda x: F.max_pool2d(x, 2),
+        lambda x: F.avg_pool2d(x, 2),
+        lambda x: F.adaptive_avg_pool2d(x, 1),
+        lambda x: F.adaptive_max_pool2d(x, 2),
+        lambda x: F.unfold(x, 2),
+    ):
+        check(lambda x: op(x.permute((3, 2, 1, 0))), x)  # noqa: B023
+    check(lambda x: F.fold(x.permute((2, 1, 0)), (7, 6), (3, 1)), x.reshape(30, 3, 2))
