@@ -155,6 +155,14 @@ def test_tiles_that_several_blocks_fill(
         assert_agree(g, dtype_of(dtype), tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "precision", "tolerance"), PRECISIONS)
+def test_old_cards_multiply_without_matrix_units(dtype, precision, tolerance, monkeypatch):
+    monkeypatch.setattr(gpu, "has_matrix_units", lambda xp: False)
+    with simulated_gpu(), computing(precision):
+        g = convolution(2, 9, 70, (6, 5), 3, border=(1, 1))
+        assert_agree(g, dtype_of(dtype), 2e-5 if dtype == "float32" else tolerance)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_are_those_of_the_definition(card, dtype):
     g = convolution(1, 4, 6, (4, 3), 2, stride=2, border=(1, 0))
@@ -295,9 +303,11 @@ def test_every_launch_is_one_that_the_compiler_is_tried_on(monkeypatch):
             for O, size in ((2, 3), (10, 3), (64, 3), (128, 130)):
                 g = convolution(1, 2, O, (size, size), 3, border=(1, 1))
                 x, weight, dy, bias = on_card(*arrays(g, dtype_of(dtype)))
-                with computing(precision):
-                    gpu.forward(x, weight, g, bias)
-                    gpu.grad_weight(dy, x, g)
+                for units in (True, False):
+                    monkeypatch.setattr(gpu, "has_matrix_units", lambda xp, answer=units: answer)
+                    with computing(precision):
+                        gpu.forward(x, weight, g, bias)
+                        gpu.grad_weight(dy, x, g)
     for kernel, constants in launched:
         assert constants in [
             {name: c_constant(value) for name, value in variant.items()}

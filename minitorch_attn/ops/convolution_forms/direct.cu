@@ -14,7 +14,8 @@ extern "C" __global__ void direct(const T* x, const T* dy, acc_t* d, const int2*
                                   long long K, long long x_group) {
     __shared__ acc_t scratch[32];
     const long long O = gridDim.x, o = blockIdx.x, first_tap = (long long)blockIdx.y * TAPS;
-    const long long shares = gridDim.z, share = blockIdx.z, images = (N - share + shares - 1) / shares;
+    const long long shares = gridDim.z, share = blockIdx.z;
+    const long long images = (N - share + shares - 1) / shares;
     acc_t sums[TAPS] = {};
     int2 tap[TAPS];
     for (int i = 0; i < TAPS; ++i) tap[i] = taps[min(first_tap + i, K - 1)];
@@ -48,6 +49,7 @@ extern "C" __global__ void direct(const T* x, const T* weight, T* y, const T* bi
     const T* kernel = weight + group * group_step + o % M * m_step;
     const T* window = x + group * x_group + place.x;
     const long long x_image = O / M * x_group;
+    const acc_t more = biased ? acc_t(bias[o]) : acc_t(0);
     for (long long n = (long long)blockIdx.y * IMAGES; n < N; n += gridDim.y * IMAGES) {
         acc_t sums[IMAGES] = {};
         const T* windows[IMAGES];
@@ -60,7 +62,7 @@ extern "C" __global__ void direct(const T* x, const T* weight, T* y, const T* bi
             for (int j = 0; j < IMAGES; ++j) sums[j] += w * met(windows[j], place.y, tap);
         }
         for (int j = 0; j < IMAGES && n + j < N; ++j)
-            y[((n + j) * O + o) * plane + where[p]] = T(biased ? sums[j] + acc_t(bias[o]) : sums[j]);
+            y[((n + j) * O + o) * plane + where[p]] = T(sums[j] + more);
     }
 }
 #endif

@@ -12,16 +12,14 @@ float32.
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ...engine import array_module
-from ...engine.backend import Array, get_float32_matmul_precision
-from ...engine.kernels import FLOATS, Kernel
+from ...engine.backend import Array, get_float32_matmul_precision, has_matrix_units
+from ...engine.dtypes import accumulator, is_half
+from ...engine.kernels import FLOATS, Kernel, c_constant
 from ..windows import pad
 from . import lookup, pointwise
 from .geometry import Geometry
@@ -34,28 +32,34 @@ ENOUGH = 512  # blocks that keep a large card busy: four on each of 128 multipro
 HERE = Path(__file__).parent
 WORDS = HERE / "words.cuh"
 
-# Which rows a tile has, and how many of them a thread takes; doubles fill twice the registers.
-TILES = {128: 8, 64: 8, 32: 4}
-TILES_OF_DOUBLES = {64: 4, 32: 4}
-_UNITS = [("half_t", 1), ("bfloat_t", 1), ("float", 1)]
-_PLAIN = [("half_t", 0), ("float", 0), ("double", 0)]
+
+def _tiles(T: str, units: bool) -> dict[int, int]:
+    """Which rows a tile can have, and how many of them a thread takes, from the largest."""
+    if T == "double":  # fills twice the registers
+        return {64: 4, 32: 4}
+    if T in ("half_t", "bfloat_t") and not units:  # on old cards, where they are better left
+        return {64: 8}
+    return {128: 8, 64: 8, 32: 4}
+
+
+_WAYS = [(T, units) for T in FLOATS for units in (True, False) if (T, units) != ("double", True)]
 _VARIANTS = [
     {"T": T, "MATRIX_UNITS": units, "BM": rows, "TM": each, "GRAD_WEIGHT": back}
-    for T, units in _UNITS + _PLAIN
-    for rows, each in (TILES_OF_DOUBLES if T == "double" else TILES).items()
-    for back in (0, 1)
+    for T, units in _WAYS
+    for rows, each in _tiles(T, units).items()
+    for back in (False, True)
 ]
 
 IMPLICIT_GEMM = Kernel("implicit_gemm", (WORDS, HERE / "implicit_gemm.cu"), _VARIANTS)
 PACK = Kernel(
     "pack",
     (WORDS, HERE / "pack.cu"),
-    [{"T": T, "MATRIX_UNITS": units} for T, units in _UNITS + _PLAIN],
+    [{"T": T, "MATRIX_UNITS": units} for T, units in _WAYS],
 )
 DIRECT = Kernel(
     "direct",
     HERE / "direct.cu",
-    [{"T": T, "GRAD_WEIGHT": back} for T, back in itertools.product(FLOATS, (0, 1))],
+    [{"T": T, "GRAD_WEIGHT": back} for T in FLOATS for back in (False, True)],
 )
 
 
@@ -125,7 +129,7 @@ def _multiply(
             *(product.places, product.depth, product.image, product.plane),
             *(group_step, product.row_step, biased),
             T=x.dtype,
-            GRAD_WEIGHT=0,
+            GRAD_WEIGHT=False,
         )
         return
     columns = -(-N * product.places // COLUMNS)
@@ -138,7 +142,7 @@ def _multiply(
         *(product.rows, N, product.places, product.depth, product.image, product.plane),
         *(biased, fours, 0, 0, 0),
         **tile,
-        GRAD_WEIGHT=0,
+        GRAD_WEIGHT=False,
     )
 
 
@@ -167,7 +171,7 @@ def _shares(product: lookup.Product, dy: Array, x: Array) -> Array:
     shares = max(1, shares, -(-N * P // 2**30))  # within a share 31 bits count the places
     share = -(-N * P // (shares * STEP)) * STEP
     parts = xp.empty(
-        (shares, product.groups * product.rows, product.depth), dtype=_sum_dtype(x.dtype)
+        (shares, product.groups * product.rows, product.depth), dtype=accumulator(x.dtype)
     )
     table = lookup.tables(xp, product)
     IMPLICIT_GEMM(
@@ -175,7 +179,7 @@ def _shares(product: lookup.Product, dy: Array, x: Array) -> Array:
         *(product.rows, N, P, product.depth, product.image, product.depth),
         *(False, product.depth % 4 == 0, share, *_reciprocal(P)),
         **tile,
-        GRAD_WEIGHT=1,
+        GRAD_WEIGHT=True,
     )
     return parts
 
@@ -192,20 +196,21 @@ def _direct_shares(product: lookup.Product, dy: Array, x: Array) -> Array:
     grid = (O, -(-product.depth // 9))
     shares = max(1, min(2 * ENOUGH // max(1, math.prod(grid)), N))
     shares = max(shares, -(-N * product.places // 2**30))
-    parts = xp.empty((shares, O, product.depth), dtype=_sum_dtype(x.dtype))
+    parts = xp.empty((shares, O, product.depth), dtype=accumulator(x.dtype))
     table = lookup.tables(xp, product)
     DIRECT(
         *((*grid, shares), 256, x, dy, parts, table.places, table.taps),
         *(product.rows, N, product.places, product.depth, product.image),
         T=x.dtype,
-        GRAD_WEIGHT=1,
+        GRAD_WEIGHT=True,
     )
     return parts
 
 
 def _tile(x: Array, product: lookup.Product, columns: int) -> dict[str, Any]:
     """The constants of the kernel: the largest tile that rows fill well and that makes enough."""
-    tiles = TILES_OF_DOUBLES if x.dtype.name == "float64" else TILES
+    units = _takes_units(x)
+    tiles = _tiles(c_constant(x.dtype), units)
     M, smallest = product.rows, min(tiles)
     rows = next(
         rows
@@ -214,7 +219,7 @@ def _tile(x: Array, product: lookup.Product, columns: int) -> dict[str, Any]:
         or (M % rows == 0 or M % rows > rows / 2)
         and (rows < 128 or -(-M // rows) * columns * product.groups >= ENOUGH // 4)
     )
-    return {"T": x.dtype, "MATRIX_UNITS": _takes_units(x), "BM": rows, "TM": tiles[rows]}
+    return {"T": x.dtype, "MATRIX_UNITS": units, "BM": rows, "TM": tiles[rows]}
 
 
 def _threads(tile: dict[str, Any]) -> int:
@@ -224,27 +229,17 @@ def _threads(tile: dict[str, Any]) -> int:
 
 def _takes_units(x: Array) -> bool:
     """Whether the matrix units of the card multiply numbers of this dtype."""
-    name = x.dtype.name
-    wanted = name in ("float16", "bfloat16") or (
-        name == "float32" and get_float32_matmul_precision() == "high"
+    wanted = is_half(x.dtype) or (
+        x.dtype.name == "float32" and get_float32_matmul_precision() == "high"
     )
-    return wanted and _has_units(array_module(x))
+    return wanted and has_matrix_units(array_module(x))
 
 
-@functools.cache
-def _has_units(xp: ModuleType) -> bool:
-    return int(xp.cuda.Device().compute_capability) >= 80
-
-
-def _words(dtype: Any, units: bool) -> tuple[int, int, str]:
+def _words(dtype: Any, units: bool) -> tuple[int, int, Any]:
     """As in words.cuh: numbers in a word, words of a tile along k, and a word's dtype."""
     if units:
         return 4 // dtype.itemsize, 16, "uint32"
-    return 1, 8, _sum_dtype(dtype)
-
-
-def _sum_dtype(dtype: Any) -> str:
-    return "float64" if dtype.name == "float64" else "float32"
+    return 1, 8, accumulator(dtype)
 
 
 def _is_pointwise(g: Geometry, x: Array) -> bool:

@@ -12,17 +12,20 @@
 // each tap along each axis. These tables hold all there is to know of strides, padding, dilation,
 // dimensions and direction.
 //
-// A block computes BM rows and 128 columns, a warp 8 TM rows and 32 columns, a thread (lane 4 g + t)
-// the rows 16 i + 2 g + (0, 1) and the columns 16 j + 4 t + (0..3). While one tile of a and b is
-// multiplied, the next is on its way to the other half of the shared memory.
+// A block computes BM rows and 128 columns, a warp 8 TM rows and 32 columns, a thread (lane
+// 4 g + t) rows 16 i + 2 g + (0, 1) and columns 16 j + 4 t + (0..3). While one tile of a and b is
+// multiplied, the next is on its way to the other half of the shared memory. A word of a is fetched
+// for 128 products, one of b for BM.
 //
 // A tile consists of quads, two steps along k by two rows or columns: one read gives a thread four
 // words that belong together in its registers. Two quads of padding a line let eight threads
 // (g = 0, 1 and all t) meet all 32 banks.
 constexpr int BN = 128;
 constexpr int WARPS_N = BN / 32, WARPS = BM / (8 * TM) * WARPS_N, THREADS = 32 * WARPS;
-// How many blocks a multiprocessor shall hold: as many as leave a thread enough registers.
-constexpr int BLOCKS = sizeof(acc_t) == 8 ? 1 : THREADS == 256 ? 2 : MATRIX_UNITS && GRAD_WEIGHT ? 3 : 4;
+// How many blocks a multiprocessor holds at least: 16 warps with 128 registers a thread, or 12 with
+// 168 where two gathers wait for memory at a time, or what doubles leave room for.
+constexpr bool HUNGRY = MATRIX_UNITS && GRAD_WEIGHT && THREADS == 128;
+constexpr int BLOCKS = sizeof(acc_t) == 8 ? 1 : HUNGRY ? 3 : 512 / THREADS;
 
 struct alignas(16) Quad {
     word v[4];
@@ -33,36 +36,35 @@ struct alignas(16) Tile {
     word b[DEPTH / 2][2 * BN + 8];  // of each quad (k, n) (k + 1, n) (k, n + 1) (k + 1, n + 1)
 };
 
-// A thread's part of d: element [i][2 j + e][2 r + s] is row 16 i + 2 g + r, column 16 j + 4 t + 2 s + e.
+__device__ __forceinline__ Quad quad(const word* at) { return *(const Quad*)at; }
+
+// A thread's part of d: [i][2 j + e][2 r + s] is row 16 i + 2 g + r, column 16 j + 4 t + 2 s + e.
 using Sums = acc_t[TM / 2][4][4];
 
 #if MATRIX_UNITS
-__device__ __forceinline__ void mma(float (&d)[4], const word (&a)[4], const word (&b)[2], float) {
-    mma_tf32(d, a, b);
-}
-__device__ __forceinline__ void mma(float (&d)[4], const word (&a)[4], const word (&b)[2], half_t) {
-    mma_f16(d, a, b);
-}
-__device__ __forceinline__ void mma(float (&d)[4], const word (&a)[4], const word (&b)[2], bfloat_t) {
-    mma_bf16(d, a, b);
-}
+using A = word[4];
+using B = word[2];
+using D = float[4];
+__device__ __forceinline__ void mma(D& d, const A& a, const B& b, float) { mma_tf32(d, a, b); }
+__device__ __forceinline__ void mma(D& d, const A& a, const B& b, half_t) { mma_f16(d, a, b); }
+__device__ __forceinline__ void mma(D& d, const A& a, const B& b, bfloat_t) { mma_bf16(d, a, b); }
 
-// A unit's row g is here row 2 g, its row g + 8 row 2 g + 1, its k = t + 4 the second step of pair t;
-// the columns c of two units are 2 c and 2 c + 1. In this order its operands are quads as they lie.
+// A unit's row g is here row 2 g, its row g + 8 row 2 g + 1, and its k = t + 4 the second step of
+// pair t; columns c of two units are 2 c and 2 c + 1. So its operands are quads just as they lie.
 __device__ __forceinline__ void multiply(const Tile& tile, Sums& sums, int row, int column, int g,
                                          int t) {
 #pragma unroll
     for (int k = 0; k < DEPTH / 2; k += 4) {
         Quad a[TM / 2], b[2];
 #pragma unroll
-        for (int i = 0; i < TM / 2; ++i) a[i] = *(const Quad*)&tile.a[k + t][2 * row + 32 * i + 4 * g];
+        for (int i = 0; i < TM / 2; ++i) a[i] = quad(&tile.a[k + t][2 * row + 32 * i + 4 * g]);
 #pragma unroll
-        for (int j = 0; j < 2; ++j) b[j] = *(const Quad*)&tile.b[k + t][2 * column + 32 * j + 4 * g];
+        for (int j = 0; j < 2; ++j) b[j] = quad(&tile.b[k + t][2 * column + 32 * j + 4 * g]);
 #pragma unroll
         for (int i = 0; i < TM / 2; ++i)
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                const word pair[2] = {b[j / 2].v[j % 2 * 2], b[j / 2].v[j % 2 * 2 + 1]};
+                const B pair = {b[j / 2].v[j % 2 * 2], b[j / 2].v[j % 2 * 2 + 1]};
                 mma(sums[i][j], a[i].v, pair, T());
             }
     }
@@ -74,10 +76,10 @@ __device__ __forceinline__ void multiply(const Tile& tile, Sums& sums, int row, 
     for (int k = 0; k < DEPTH / 2; ++k) {
         Quad a[TM / 2], b[4];
 #pragma unroll
-        for (int i = 0; i < TM / 2; ++i) a[i] = *(const Quad*)&tile.a[k][2 * row + 32 * i + 4 * g];
+        for (int i = 0; i < TM / 2; ++i) a[i] = quad(&tile.a[k][2 * row + 32 * i + 4 * g]);
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-            b[j] = *(const Quad*)&tile.b[k][2 * column + 32 * (j / 2) + 8 * t + 4 * (j % 2)];
+            b[j] = quad(&tile.b[k][2 * column + 32 * (j / 2) + 8 * t + 4 * (j % 2)]);
 #pragma unroll
         for (int h = 0; h < 2; ++h)
 #pragma unroll
@@ -106,9 +108,9 @@ __device__ __forceinline__ T met(const Place& place, int2 tap) {
 using a_t = T;  // dy
 using d_t = acc_t;
 
-// Both factors are gathered, a from dy and b from x, with k along the places. A warp takes 8 rows by
-// 4 words along k at a time, of two pairs that lie half of the banks apart. What it reads from memory
-// are small pieces of 8 planes, but the next words of the same thread are in the same sectors.
+// Both factors are gathered, a from dy and b from x, with k along the places. A warp takes 8 rows
+// by 4 words along k at a time, of two pairs that lie half of the banks apart. From memory it reads
+// small pieces of 8 planes, but the next words of the same thread are in the same sectors.
 struct Factors {
     static constexpr int A = BM / 8 / WARPS, B = BN / 8 / WARPS, WORDS = DEPTH / 4;
     const T *x, *dy;  // of the image where the share of this block begins
@@ -157,8 +159,8 @@ struct Factors {
 using a_t = word;  // packed kernels
 using d_t = T;
 
-// a is copied as it lies. b is gathered: a thread stays at one place, and the lanes of a warp are at
-// neighbouring ones, which mostly lie side by side in memory.
+// a is copied as it lies. b is gathered: a thread stays at one place, and the lanes of a warp are
+// at neighbouring ones, which mostly lie side by side in memory.
 struct Factors {
     static constexpr int PAIRS = DEPTH / 2 * BN / THREADS;
     const word* a;
