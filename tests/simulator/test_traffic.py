@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minitorch_attn.simulator import Traffic
+from minitorch_attn.simulator import Traffic, simulated_gpu
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,16 @@ def test_arithmetic_stays_on_the_device(cupy, traffic):
     x[x.argmax(axis=0)] += np.where(x > 0, x, 0).sum()
     np.exp(x, out=x)[:, ::2].max(axis=1, keepdims=True)
     assert traffic == Traffic()
+
+
+def test_launches_can_be_counted_without_running_the_kernels():
+    with simulated_gpu(run_kernels=False) as traffic:
+        import cupy
+
+        kernel = cupy.RawKernel("this is no C++", "nothing")
+        for _ in range(3):
+            kernel((1,), (1,), (cupy.ones(1),))
+    assert (traffic.launches, traffic.to_host) == (3, 0)
 
 
 def cupy_of(x):
