@@ -135,11 +135,8 @@ _AVG_POOLS = {dims: _avg_pooling(f"adaptive_avg_pool{dims}d") for dims in (1, 2,
 
 def _mean_of_images(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """Global pooling on a GPU, where many threads take an image together."""
-    xp, shape, lines = (
-        array_module(x),
-        x.shape,
-        Lines.along(2, (*x.shape[:2], math.prod(x.shape[2:]))),
-    )
+    xp, shape = array_module(x), x.shape
+    lines = Lines.along(2, (*shape[:2], math.prod(shape[2:])))
     y, x = xp.empty((*shape[:2], *(1,) * (x.ndim - 2)), x.dtype), xp.ascontiguousarray(x)
     MEAN_OF_LINES(*lines.launch, x, y, lines.count, lines.length, T=x.dtype, WIDTH=lines.width)
 
@@ -279,7 +276,7 @@ def _max_pooling(op: str) -> Callable[..., Tensor]:
         flat = positions + images * size
 
         def vjp_x(dy):
-            if has_kernels(dy):
+            if on_gpu(dy):
                 return give_to_greatest(dy, positions, covering(shape[2:], places))
             dx = xp.zeros(math.prod(shape), dtype=dy.dtype)
             xp.add.at(dx, flat.reshape(-1), dy.reshape(-1))

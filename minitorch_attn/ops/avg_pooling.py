@@ -184,6 +184,13 @@ def avg_pool3d(
     )
 
 
+class Count(NamedTuple):
+    """By what the sum of a window is divided: the elements that count, or one number for all."""
+
+    border: bool = True
+    divisor: int | None = None
+
+
 def _avg_pool(
     dims, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
 ) -> Tensor:
@@ -208,13 +215,6 @@ def _avg_pooling(op: str) -> Callable[..., Tensor]:
 _AVG_POOLS = {dims: _avg_pooling(f"avg_pool{dims}d") for dims in (1, 2, 3)}
 
 
-class Count(NamedTuple):
-    """By what the sum of a window is divided: the elements that count, or one number for all."""
-
-    border: bool = True
-    divisor: int | None = None
-
-
 def _mean(x: Array, windows: Windows, count: Count) -> tuple[Array, Callable[[Array], Array]]:
     """The sum of each window divided by its count, and the rule of its gradient."""
     if on_gpu(x):
@@ -223,7 +223,7 @@ def _mean(x: Array, windows: Windows, count: Count) -> tuple[Array, Callable[[Ar
     sizes = y.shape
     for axis in windows.axes:
         y = _sum_along(axis, y, windows)
-    divisor = array_module(x).asarray(_divisor(windows, count), dtype=x.dtype)
+    divisor = np.asarray(_divisor(windows, count), dtype=x.dtype)
 
     def vjp_x(dy):
         dy = dy / divisor

@@ -28,7 +28,9 @@ def getitem(x, index):
     Raises
     ------
     IndexError
-        If the index is out of bounds, or has more entries than the tensor has axes.
+        If the index is out of bounds, or has more entries than the tensor has axes. An array of
+        integers on a GPU is not looked at: there an index out of bounds counts on from the other
+        end.
     """
     return _getitem(x, index=_plain(index))
 
@@ -103,8 +105,9 @@ def one_hot(index, num_classes=-1):
     """
     index = _integers("one_hot", index._data if isinstance(index, Tensor) else index)
     if on_gpu(index):
-        classes = index.max().item() + 1 if num_classes == -1 else num_classes
-        return _one_hot(index, classes)
+        if num_classes == -1:
+            num_classes = index.max().item() + 1 if index.size else 0
+        return _one_hot(index, num_classes)
     largest = int(index.max(initial=-1))
     classes = largest + 1 if num_classes == -1 else num_classes
     if largest >= classes or index.min(initial=0) < 0:

@@ -11,6 +11,7 @@ two threads, so the gradient is the same in every run.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -219,7 +220,8 @@ MAX_POOLS = {dims: _max_pooling(f"max_pool{dims}d") for dims in (1, 2, 3)}
 
 
 def _pool_on_gpu(x: Array, windows: Windows) -> tuple[Array, Callable[[Array], Array]]:
-    y, where = find_greatest(x, windows, np.int32)
+    fits = math.prod(windows.size) < 2**31
+    y, where = find_greatest(x, windows, np.int32 if fits else np.int64)
 
     def vjp_x(dy):
         return give_to_greatest(dy, where, windows)

@@ -153,7 +153,8 @@ def grid_sample(input, grid, *, mode="bilinear", padding_mode="zeros", align_cor
         dx_{n,c,i,j} = \sum_{p,q} k(h - i)\, k(w - j)\, dy_{n,c,p,q} \qquad
         dw_{n,p,q} = \sum_{c,i,j} k(h - i)\, k'(w - j)\, x_{n,c,i,j}\, dy_{n,c,p,q}
 
-    and that of the grid's x is dw times W / 2, or (W - 1) / 2. "nearest" gives the grid none.
+    and that of the grid's x is dw times W / 2, or (W - 1) / 2. "nearest" gives the grid none. A GPU
+    sums dx in whatever order its threads come: the last digits may differ from run to run.
 
     Source: Jaderberg et al., Spatial Transformer Networks (2015), equations 5 to 7; for "bicubic"
     Keys, Cubic convolution interpolation for digital image processing (1981).
