@@ -329,8 +329,8 @@ _SOFTMAX = Kernel(
     lines.SOURCE
     + lines.EXPONENTIALS
     + r"""
-extern "C" __global__ void softmax_of_lines(const T* x, T* y, long long lines, long long length,
-                                            long long inner) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+softmax_of_lines(const T* x, T* y, long long lines, long long length, long long inner) {
     if (LINE >= lines) return;
     x += first_of_line(length, inner);
     y += first_of_line(length, inner);
@@ -349,9 +349,9 @@ _SOFTMAX_BACKWARD = Kernel(
     "softmax_of_lines_backward",
     lines.SOURCE
     + r"""
-extern "C" __global__ void softmax_of_lines_backward(const T* y, const T* dy, T* dx,
-                                                     long long lines, long long length,
-                                                     long long inner) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+softmax_of_lines_backward(const T* y, const T* dy, T* dx, long long lines, long long length,
+                          long long inner) {
     if (LINE >= lines) return;
     const long long first = first_of_line(length, inner);
     acc_t sum = 0;

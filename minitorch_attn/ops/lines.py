@@ -14,6 +14,7 @@ from ..engine.kernels import FLOATS, THREADS
 
 SOURCE = r"""
 // WIDTH threads (1, a warp, or all of a block) take a line together; a block has blockDim.y lines.
+#define BLOCK (WIDTH < 256 ? 256 : WIDTH)
 #define LINE ((long long)blockIdx.x * blockDim.y + threadIdx.y)
 
 // Where the first value of the line lies in the array (outer, length, inner).
@@ -73,9 +74,10 @@ __device__ Exponentials exponentials(const T* x, long long length, long long str
 """
 
 VARIANTS = [{"T": t, "WIDTH": THREADS} for t in FLOATS]
-VARIANTS += [{"T": "float", "WIDTH": 1}, {"T": "float", "WIDTH": 32}]
+VARIANTS += [{"T": "float", "WIDTH": width} for width in (1, 32, 1024)]
 
 _LONG = 1024  # values: a line for a block rather than a warp
+_VERY_LONG = 16_384  # and for the largest block there is
 _MANY = 4096  # lines: enough to give each to one thread
 
 
@@ -106,10 +108,12 @@ class Lines:
         """How many threads take a line: the constant WIDTH."""
         if self.inner > 1 and self.count >= _MANY:
             return 1
-        return 32 if self.length <= _LONG else THREADS
+        if self.length <= _LONG:
+            return 32
+        return THREADS if self.length <= _VERY_LONG else 1024
 
     @property
     def launch(self) -> tuple[int, tuple[int, int]]:
         """Grid and block."""
-        each = THREADS // self.width
+        each = max(THREADS // self.width, 1)
         return -(-self.count // each), (self.width, each)

@@ -126,10 +126,10 @@ _CROSS_ENTROPY = Kernel(
     + r"""
 // Of each line of scores x its loss; the weight of its right class; the sum of its weighted
 // targets; and its level, log(sum of exp(x)): log p = x - level.
-extern "C" __global__ void cross_entropy(const T* x, const long long* classes, const acc_t* weight,
-                                         acc_t* losses, acc_t* weights, acc_t* sums, acc_t* levels,
-                                         long long lines, long long length, long long inner,
-                                         long long ignored, double smoothing) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+cross_entropy(const T* x, const long long* classes, const acc_t* weight, acc_t* losses,
+              acc_t* weights, acc_t* sums, acc_t* levels, long long lines, long long length,
+              long long inner, long long ignored, double smoothing) {
     if (LINE >= lines) return;
     x += first_of_line(length, inner);
     const Exponentials e = exponentials(x, length, inner);
@@ -166,12 +166,11 @@ _CROSS_ENTROPY_BACKWARD = Kernel(
     "cross_entropy_backward",
     lines.SOURCE
     + r"""
-extern "C" __global__ void cross_entropy_backward(const T* x, const long long* classes,
-                                                  const acc_t* weight, const acc_t* dlosses,
-                                                  const acc_t* sums, const acc_t* levels, T* dx,
-                                                  long long lines, long long length,
-                                                  long long inner, long long ignored,
-                                                  double smoothing) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+cross_entropy_backward(const T* x, const long long* classes, const acc_t* weight,
+                       const acc_t* dlosses, const acc_t* sums, const acc_t* levels, T* dx,
+                       long long lines, long long length, long long inner, long long ignored,
+                       double smoothing) {
     if (LINE >= lines) return;
     const long long first = first_of_line(length, inner), right = classes[LINE];
     const acc_t dloss = dlosses[LINE], sum = sums[LINE], level = levels[LINE], smooth = smoothing;

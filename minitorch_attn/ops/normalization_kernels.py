@@ -95,29 +95,32 @@ _CHANNELS = r"""
 #define CHANNEL (blockIdx.x / parts)
 #define PART (blockIdx.x % parts)
 
-// The shape (N, C, L) of an array, and how far a thread goes from one value of a channel to the
-// next, in images and positions: parts * WIDTH = step_n * L + step_l.
+// The values i = n L + l of a channel in an array (N, C, L) that one thread takes, parts * WIDTH =
+// step_n * L + step_l apart. `at` is where they lie; no value costs a division.
 struct Walk {
-    long long i, n, l, count, step, step_n, step_l, channel, C, L;
+    const long long count, step, step_n, step_l, step_at, L, skipped;
+    long long i, n, l, at;
 
     __device__ Walk(long long N, long long C, long long L, long long parts, long long step_n,
                     long long step_l)
-        : count(N * L), step(parts * WIDTH), step_n(step_n), step_l(step_l), channel(CHANNEL),
-          C(C), L(L) {
+        : count(N * L), step(parts * WIDTH), step_n(step_n), step_l(step_l),
+          step_at(step_n * C * L + step_l), L(L), skipped((C - 1) * L) {
         const unsigned first = (unsigned)PART * WIDTH + threadIdx.x;  // below 2^16
         i = first;
         n = first < L ? 0 : first / (unsigned)L;
         l = first - n * L;
+        at = (n * C + CHANNEL) * L + l;
     }
     __device__ bool inside() const { return i < count; }
-    __device__ long long at() const { return (n * C + channel) * L + l; }
     __device__ void next() {
         i += step;
         n += step_n;
         l += step_l;
-        if (l >= L) {
-            l -= L;
+        at += step_at;
+        if (l >= L) {  // in the next image, beyond the other channels
             ++n;
+            l -= L;
+            at += skipped;
         }
     }
 };
@@ -138,7 +141,7 @@ _CHANNEL_MOMENTS = Kernel(
 // moments: (C, parts, 3), of what each block has read
 extern "C" __global__ void channel_moments(const T* x, acc_t* moments, SHAPE) {
     Collector values;
-    FOR_EACH_OF_CHANNEL(walk) values.add(x[walk.at()]);
+    FOR_EACH_OF_CHANNEL(walk) values.add(x[walk.at]);
     const Moments m = line_moments(values.moments());
     if (threadIdx.x == 0) {
         acc_t* mine = moments + 3 * (long long)blockIdx.x;
@@ -176,7 +179,7 @@ extern "C" __global__ void batch_norm(const T* x, const acc_t* moments, long lon
     }
     const acc_t slope = scale * weight[c], shift = bias[c];
     FOR_EACH_OF_CHANNEL(walk) {
-        const long long at = walk.at();
+        const long long at = walk.at;
         y[at] = T((acc_t(x[at]) - m.mean) * slope + shift);
     }
 }
@@ -199,7 +202,7 @@ extern "C" __global__ void channel_sums(const T* dy, const T* x, const acc_t* me
     const long long c = CHANNEL, group = c / channels;
     acc_t sum = 0, along = 0;
     FOR_EACH_OF_CHANNEL(walk) {
-        const long long at = walk.at(), of = walk.n * groups + group;
+        const long long at = walk.at, of = walk.n * groups + group;
         const acc_t dv = dy[at];
         sum += dv;
         along += dv * (acc_t(x[at]) - mean[of]) * scale[of];
@@ -263,7 +266,7 @@ extern "C" __global__ void batch_norm_backward(const T* dy, const T* x, const ac
     const acc_t mean_dy = sums[c] * acc_t(share);
     const acc_t mean_along = sums[C + c] * acc_t(share) * scale[c];
     FOR_EACH_OF_CHANNEL(walk) {
-        const long long at = walk.at();
+        const long long at = walk.at;
         const acc_t z = acc_t(x[at]) - middle;
         dx[at] = T(slope * (acc_t(dy[at]) - mean_dy - z * mean_along));
     }
@@ -364,9 +367,9 @@ _GROUP_NORM = Kernel(
     + _CHANNEL_OF_LINE
     + r"""
 // statistics: (3, lines) of mean, variance, scale
-extern "C" __global__ void group_norm(const T* x, const acc_t* weight, const acc_t* bias, T* y,
-                                      acc_t* statistics, double eps, long long lines,
-                                      long long groups, long long channels, long long L) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+group_norm(const T* x, const acc_t* weight, const acc_t* bias, T* y, acc_t* statistics,
+           double eps, long long lines, long long groups, long long channels, long long L) {
     if (LINE >= lines) return;
     const long long length = channels * L;
     x += LINE * length;
@@ -404,10 +407,10 @@ _GROUP_NORM_BACKWARD = Kernel(
     lines.SOURCE
     + _CHANNEL_OF_LINE
     + r"""
-extern "C" __global__ void group_norm_backward(const T* dy, const T* x, const acc_t* mean,
-                                               const acc_t* scale, const acc_t* weight, T* dx,
-                                               long long lines, long long groups,
-                                               long long channels, long long L) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+group_norm_backward(const T* dy, const T* x, const acc_t* mean, const acc_t* scale,
+                    const acc_t* weight, T* dx, long long lines, long long groups,
+                    long long channels, long long L) {
     if (LINE >= lines) return;
     const long long length = channels * L, first = LINE * length;
     const acc_t middle = mean[LINE], by = scale[LINE];
