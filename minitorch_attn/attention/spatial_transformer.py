@@ -7,7 +7,8 @@ import numpy as np
 
 from .. import functional as F
 from .. import nn
-from ..engine import ShapeError, Tensor, array_module, as_tensor, tensor
+from ..engine import ShapeError, Tensor, as_tensor, tensor
+from ..engine.backend import Array, on_gpu, to_device
 from ..ops.arguments import integers
 from .arguments import as_images
 
@@ -407,4 +408,13 @@ def _check_theta(grid: Any, theta: Tensor) -> None:
 
 def _constant(array: np.ndarray, like: Tensor) -> Tensor:
     """An array as a constant of a tensor's dtype, where that tensor is."""
-    return as_tensor(array_module(like.data).asarray(array, dtype=like.dtype))
+    array = array.astype(like.dtype)
+    if on_gpu(like.data):
+        return as_tensor(_on_gpu(array.tobytes(), array.shape, array.dtype))
+    return as_tensor(array)
+
+
+@functools.lru_cache(maxsize=64)
+def _on_gpu(numbers: bytes, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    """A constant stays there once it is copied: for each copy the host would wait."""
+    return to_device(np.frombuffer(numbers, dtype).reshape(shape), "cuda")

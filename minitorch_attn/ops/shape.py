@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..engine import DTypeError, ShapeError, array_module, primitive
+from ..engine.backend import is_array
 from ..engine.tensor import operand
 from .arguments import integer, integers
 from .axes import axis_of, check_not_enlarged
@@ -418,7 +419,7 @@ def masked_fill(x, *, mask, value):
         If the mask holds no booleans, or `value` is no number.
     """
     xp = array_module(x)
-    if xp.asarray(value).dtype.kind not in "biuf":
+    if (value if is_array(value) else np.asarray(value)).dtype.kind not in "biuf":
         raise TypeError(f"masked_fill: value must be a number, not {value!r}")
     mask = xp.asarray(mask)
     if mask.dtype != bool:
