@@ -48,7 +48,7 @@ extern "C" __global__ void mean_of_lines(const T* x, T* y, long long lines, long
     if (threadIdx.x == 0) y[LINE] = T(sum / length);
 }
 """,
-    [{"T": t, "WIDTH": width} for t in FLOATS for width in (32, THREADS)],
+    [{"T": t, "WIDTH": width} for t in FLOATS for width in (32, THREADS, 1024)],
 )
 
 

@@ -70,7 +70,7 @@ def test_adaptive_pooling_covers_the_images_with_the_same_windows(card, sizes):
     check(lambda x: greatest(x, places, return_indices=True), x)
 
 
-@pytest.mark.parametrize("size", [(3, 5), (40, 40)])
+@pytest.mark.parametrize("size", [(3, 5), (40, 40), (130, 130)])
 def test_global_pooling_takes_an_image_by_many_threads(card, size):
     x = np.random.default_rng(0).standard_normal((2, 3, *size)).astype(np.float32)
     check(lambda x: F.adaptive_avg_pool2d(x, 1), x)
