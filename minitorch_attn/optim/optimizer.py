@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import GraphError, Tensor, array_module, as_tensor, no_grad
-from ..engine.backend import Array, is_array, on_gpu, to_device
+from ..engine.backend import Array, device_of, is_array, on_gpu, to_device
 from ..engine.dtypes import FLOAT32, accumulator, is_half
 from ..engine.many_arrays import writable
 
@@ -122,9 +122,18 @@ class Optimizer:
                 "loss.backward() first (and zero_grad() before that, not after)"
             )
 
+    def _state_of(self, p: Tensor) -> dict[str, Any]:
+        """What is remembered of a parameter, which may have moved to another device or dtype."""
+        state = self.state.setdefault(p, {})
+        kept = accumulator(p.dtype)
+        for name, value in state.items():
+            if is_array(value) and (value.dtype != kept or device_of(value) != p.device):
+                state[name] = _restored(value, p, name)
+        return state
+
     def _update(self, p: Tensor, group: Mapping[str, Any]) -> None:
         """Move one parameter; one in half precision by way of its value in float32."""
-        state, g = self.state.setdefault(p, {}), p.grad.data  # type: ignore[union-attr]
+        state, g = self._state_of(p), p.grad.data  # type: ignore[union-attr]
         if not is_half(p.dtype):
             self.update(p, g, state, group)
             return
@@ -140,18 +149,19 @@ class Optimizer:
 
         The host waits for nothing.
         """
-        there = [p for p in params if on_gpu(p.data)]
-        for dtype in {p.dtype for p in there}:
-            together = [p for p in there if p.dtype == dtype]
-            states = [self.state.setdefault(p, {}) for p in together]
-            arrays = [writable(p) for p in together]
-            masters = arrays
+        others: list[Tensor] = []
+        by_dtype: dict[np.dtype, list[Tensor]] = {}
+        for p in params:
+            (others if p.device == "cpu" else by_dtype.setdefault(p.dtype, [])).append(p)
+        for dtype, together in by_dtype.items():
+            states = [self._state_of(p) for p in together]
+            arrays = masters = [writable(p) for p in together]
             if is_half(dtype):
                 masters = [_master(p, state) for p, state in zip(together, states)]
             contiguous = array_module(arrays[0]).ascontiguousarray
-            gradients = [contiguous(p.grad.data) for p in together]  # type: ignore[union-attr]
+            gradients = [contiguous(p.grad._data) for p in together]  # type: ignore[union-attr]
             self.launch(arrays, masters, gradients, states, group)  # type: ignore[misc]
-        return [p for p in params if not on_gpu(p.data)]
+        return others
 
     def update(self, p: Tensor, g: Array, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """Move one parameter, in place.

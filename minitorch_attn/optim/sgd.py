@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..engine import Tensor, array_module
-from ..engine.backend import Array
+from ..engine.backend import Array, as_array
 from ..engine.kernels import FLOATS, Kernel
 from ..engine.many_arrays import PARTS, launch_over
 from .optimizer import PARAMETER, Optimizer, check_not_negative
@@ -76,7 +76,7 @@ class SGD(Optimizer):
             g = g + group["weight_decay"] * p.data
         if momentum:
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = g.copy()
+                state["momentum_buffer"] = as_array(g).copy()
             else:
                 state["momentum_buffer"] *= momentum
                 state["momentum_buffer"] += (1 - group["dampening"]) * g

@@ -132,6 +132,26 @@ def test_a_state_moves_between_devices(card, kind, dtype):
     assert_near(on_host(params), on_host(whole), dtype)
 
 
+@every_kind
+def test_what_is_remembered_follows_its_parameter(card, kind):
+    make, settings = SETTINGS[kind]
+    whole = parameters("cpu", "float64")
+    walk(whole, make(whole, **settings), range(6))
+    net = nn.Module()
+    for i, p in enumerate(parameters("cpu", "float32")):
+        setattr(net, f"p{i}", p)
+    params = list(net.parameters())
+    optimizer = make(params, **settings)
+    for steps, where in (
+        (0, ("cpu", "float32")),
+        (2, ("cuda", "float32")),
+        (4, ("cuda", "float64")),
+    ):
+        net.to(*where)
+        walk(params, optimizer, range(steps, steps + 2))
+    assert_near(on_host(params), on_host(whole), "float32")
+
+
 @pytest.mark.parametrize("clipped", [False, True])
 def test_gradients_may_lie_in_memory_in_another_order(card, clipped):
     p = nn.Parameter(mt.zeros(2, 3, device="cuda"))
