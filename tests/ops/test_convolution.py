@@ -318,8 +318,11 @@ def test_an_empty_batch_gives_an_empty_result_and_zero_gradients(name):
 @pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
 def test_images_without_channels_leave_the_bias(name):
     w = {"conv2d": (3, 0, 2, 2), "conv_transpose2d": (0, 3, 2, 2)}[name]
-    y = getattr(F, name)(np.zeros((2, 0, 5, 5)), np.zeros(w), np.array([1.0, 2.0, 3.0]))
+    x, w = (mt.tensor(np.zeros(s), requires_grad=True) for s in ((2, 0, 5, 5), w))
+    y = getattr(F, name)(x, w, np.array([1.0, 2.0, 3.0]))
     np.testing.assert_array_equal(y.numpy()[:, :, 0, 0], [[1, 2, 3]] * 2)
+    y.sum().backward()
+    assert x.grad.shape == x.shape and w.grad.shape == w.shape
 
 
 @pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])

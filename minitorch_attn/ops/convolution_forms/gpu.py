@@ -24,10 +24,14 @@ from ..windows import pad
 from . import lookup, pointwise
 from .geometry import Geometry
 
-COLUMNS = 128  # of a tile
-STEP = 32  # words along k of the largest tile, as numbers: shares of the places are multiples of it
 FEW = 4  # rows of a group that are summed one by one
 ENOUGH = 512  # blocks that keep a large card busy: four on each of 128 multiprocessors
+
+# What the kernels say too.
+COLUMNS = 128  # of a tile
+STEP = 32  # places that a share is a multiple of: the most that a tile has along k
+TAPS = 9  # whose gradients a block of direct.cu sums at a time
+IMAGES = 4  # of which a thread of direct.cu takes a place
 
 HERE = Path(__file__).parent
 WORDS = HERE / "words.cuh"
@@ -107,41 +111,42 @@ def _multiply(
     """Write a product, and the bias, into y."""
     product, border = product.fitted()
     x = x if border is None else pad(x, border)
-    table, N = lookup.tables(array_module(x), product), len(x)
-    biased, bias = bias is not None, y if bias is None else _alike(bias, x)[0]
-    group_step = weight.size // product.groups
-    if product.rows <= FEW:
-        O = product.groups * product.rows
-        blocks = -(-O * product.places // 256)
-        DIRECT(
-            *(
-                (blocks, min(-(-N // 4), 65535)),
-                256,
-                x,
-                weight,
-                y,
-                bias,
-                *table,
-                O,
-                product.rows,
-                N,
-            ),
-            *(product.places, product.depth, product.image, product.plane),
-            *(group_step, product.row_step, biased),
-            T=x.dtype,
-            GRAD_WEIGHT=False,
-        )
-        return
-    columns = -(-N * product.places // COLUMNS)
+    (_directly if product.rows <= FEW else _in_tiles)(product, x, weight, y, bias)
+
+
+def _in_tiles(
+    product: lookup.Product, x: Array, weight: Array, y: Array, bias: Array | None
+) -> None:
+    N, P = len(x), product.places
+    columns = -(-N * P // COLUMNS)
     tile = _tile(x, product, columns)
+    table = lookup.tables(array_module(x), product)
     packed = _packed(weight, product, table.order, tile)
-    fours = product.is_dense and product.places % 4 == 0
-    down = -(-product.rows // tile["BM"])
+    bias_or_any = y if bias is None else _alike(bias, x)[0]
+    fours = product.is_dense and P % 4 == 0
+    shapes = product.rows, N, P, product.depth, product.image, product.plane
     IMPLICIT_GEMM(
-        *((down * columns, product.groups), _threads(tile), x, packed, y, bias, *table[:3]),
-        *(product.rows, N, product.places, product.depth, product.image, product.plane),
-        *(biased, fours, 0, 0, 0),
+        (-(-product.rows // tile["BM"]) * columns, product.groups),
+        _threads(tile),
+        *(x, packed, y, bias_or_any, *table[:3], *shapes, bias is not None, fours, 0, 0, 0),
         **tile,
+        GRAD_WEIGHT=False,
+    )
+
+
+def _directly(
+    product: lookup.Product, x: Array, weight: Array, y: Array, bias: Array | None
+) -> None:
+    N, P, O = len(x), product.places, product.groups * product.rows
+    table = lookup.tables(array_module(x), product)
+    bias_or_any = y if bias is None else _alike(bias, x)[0]
+    shapes = O, product.rows, N, P, product.depth, product.image, product.plane
+    steps = weight.size // product.groups, product.row_step
+    DIRECT(
+        (-(-O * P // 256), min(-(-N // IMAGES), 65535)),
+        256,
+        *(x, weight, y, bias_or_any, *table, *shapes, *steps, bias is not None),
+        T=x.dtype,
         GRAD_WEIGHT=False,
     )
 
@@ -164,20 +169,19 @@ def _packed(weight: Array, product: lookup.Product, order: Array, tile: dict[str
 
 def _shares(product: lookup.Product, dy: Array, x: Array) -> Array:
     """Sums over shares of the places: (shares, O, C / G R S)."""
-    xp, N, P = array_module(x), len(x), product.places
-    tile = _tile(x, product, -(-product.depth // COLUMNS))
-    grid = -(-product.rows // tile["BM"]) * -(-product.depth // COLUMNS)
+    xp, N, P, K = array_module(x), len(x), product.places, product.depth
+    table = lookup.tables(xp, product)
+    tile = _tile(x, product, ENOUGH)  # shares make enough of tiles of any size
+    grid = -(-product.rows // tile["BM"]) * -(-K // COLUMNS)
     shares = min(ENOUGH // max(1, grid * product.groups), N * P // 256)
     shares = max(1, shares, -(-N * P // 2**30))  # within a share 31 bits count the places
     share = -(-N * P // (shares * STEP)) * STEP
-    parts = xp.empty(
-        (shares, product.groups * product.rows, product.depth), dtype=accumulator(x.dtype)
-    )
-    table = lookup.tables(xp, product)
+    parts = xp.empty((shares, product.groups * product.rows, K), dtype=accumulator(x.dtype))
+    shapes = product.rows, N, P, K, product.image, K
     IMPLICIT_GEMM(
-        *((grid, product.groups, shares), _threads(tile), x, dy, parts, x, *table[:3]),
-        *(product.rows, N, P, product.depth, product.image, product.depth),
-        *(False, product.depth % 4 == 0, share, *_reciprocal(P)),
+        (grid, product.groups, shares),
+        _threads(tile),
+        *(x, dy, parts, x, *table[:3], *shapes, False, K % 4 == 0, share, *_reciprocal(P)),
         **tile,
         GRAD_WEIGHT=True,
     )
@@ -192,15 +196,15 @@ def _reciprocal(P: int) -> tuple[int, int]:
 
 def _direct_shares(product: lookup.Product, dy: Array, x: Array) -> Array:
     """Sums over shares of the images: (shares, O, C / G R S)."""
-    xp, O, N = array_module(x), product.groups * product.rows, len(x)
-    grid = (O, -(-product.depth // 9))
-    shares = max(1, min(2 * ENOUGH // max(1, math.prod(grid)), N))
-    shares = max(shares, -(-N * product.places // 2**30))
-    parts = xp.empty((shares, O, product.depth), dtype=accumulator(x.dtype))
+    xp, N, P, K = array_module(x), len(x), product.places, product.depth
     table = lookup.tables(xp, product)
+    grid = product.groups * product.rows, -(-K // TAPS)
+    shares = max(1, min(2 * ENOUGH // max(1, math.prod(grid)), N), -(-N * P // 2**30))
+    parts = xp.empty((shares, grid[0], K), dtype=accumulator(x.dtype))
     DIRECT(
-        *((*grid, shares), 256, x, dy, parts, table.places, table.taps),
-        *(product.rows, N, product.places, product.depth, product.image),
+        (*grid, shares),
+        256,
+        *(x, dy, parts, table.places, table.taps, product.rows, N, P, K, product.image),
         T=x.dtype,
         GRAD_WEIGHT=True,
     )

@@ -72,7 +72,8 @@ def grad_weight(dy: Array, x: Array, g: Geometry) -> Array:
         total = xp.zeros((math.prod(g.kernel) * g.C, g.O), dtype=dy.dtype)
         for images in _blocks(part, g, dy.itemsize):
             rows = _rows(x[images], g)
-            total += rows.reshape(-1, rows.shape[2]).T @ dy[images].reshape(-1, g.O)
+            places = len(rows) * rows.shape[1]
+            total += rows.reshape(places, rows.shape[2]).T @ dy[images].reshape(places, g.O)
         return total
 
     dkernels = sum(in_parallel(compute, g.N, g.multiply_adds)).reshape(*g.kernel, g.C, g.O)
