@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
-from ..engine.backend import Array, on_gpu
+from ..engine.backend import Array, on_gpu, to_device
 from ..engine.kernels import FLOATS, Kernel
 from ..engine.tensor import operand
 from .windows import AXES
@@ -192,7 +192,8 @@ def _product(matrix: Array, x: Array, axis: int) -> Array:
 def _interpolate_by_bands(x: Array, stretches: tuple, kernel: str, align_corners: bool):
     def resized(x, transposed):
         for axis, stretch in enumerate(stretches, start=2):
-            band = _band(kernel, Stretch(*stretch), align_corners, transposed)
+            dtype = np.promote_types(x.dtype, np.float32)
+            band = _band(kernel, Stretch(*stretch), align_corners, transposed, dtype)
             x = _band_product(*band, x, axis)
         return x
 
@@ -204,9 +205,12 @@ def _interpolate_by_bands(x: Array, stretches: tuple, kernel: str, align_corners
 
 @functools.lru_cache(maxsize=128)
 def _band(
-    kernel: str, stretch: Stretch, align_corners: bool, transposed: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row of the matrix, or of its transpose: where what is not zero begins, and that."""
+    kernel: str, stretch: Stretch, align_corners: bool, transposed: bool, dtype: np.dtype
+) -> tuple[Array, Array]:
+    """Of each row of the matrix, or of its transpose: where what is not zero begins, and that.
+
+    Both lie on the GPU, and stay there: for each copy the host would wait.
+    """
     matrix = _matrix(kernel, stretch, align_corners)
     matrix = matrix.T if transposed else matrix
     size = matrix.shape[1]
@@ -215,18 +219,17 @@ def _band(
     width = int((end - begin)[some.any(axis=1)].max())
     first = np.minimum(begin, size - width)
     weights = np.take_along_axis(matrix, first[:, None] + np.arange(width), axis=1)
-    return first.astype(np.int32), weights
+    return to_device(first.astype(np.int32), "cuda"), to_device(weights.astype(dtype), "cuda")
 
 
-def _band_product(first: np.ndarray, weights: np.ndarray, x: Array, axis: int) -> Array:
+def _band_product(first: Array, weights: Array, x: Array, axis: int) -> Array:
     """As `_product`, of a matrix that `_band` describes."""
     xp, (places, width) = array_module(x), weights.shape
     shape = x.shape
     y = xp.empty((*shape[:axis], places, *shape[axis + 1 :]), x.dtype)
-    weights = weights.astype(np.promote_types(x.dtype, np.float32))
     BAND_PRODUCT.over(
         y.size,
-        *(xp.ascontiguousarray(x), xp.asarray(first), xp.asarray(weights), y),
+        *(xp.ascontiguousarray(x), first, weights, y),
         *(y.size, shape[axis], places, width, math.prod(shape[axis + 1 :])),
         T=x.dtype,
     )
