@@ -344,9 +344,9 @@ static void warp_met(Thread*) {}
 
 template <class Variable>
 Shared::Shared(Variable& variable, const char* name)
-    : at(&variable), size(sizeof variable),
-      element(sizeof(typename std::remove_all_extents<Variable>::type)), name(name),
-      next(shared_variables) {
+    : at(&variable), size(sizeof variable), element(1), name(name), next(shared_variables) {
+    using Element = typename std::remove_all_extents<Variable>::type;
+    if (std::is_arithmetic<Element>::value || sizeof(Element) == 2) element = sizeof(Element);
     shared_variables = this;
     static_shared_size += size;
     memset(at, GARBAGE, size);

@@ -556,11 +556,14 @@ def test_blocks_race():
 def test_what_is_in_order_is_no_race():
     body = """
         __shared__ float s[64], sum;
+        struct Tile { int number[64]; };
+        __shared__ Tile held;  // by several threads, each a part
         __shared__ __align__(16) float t[256];
         int i = threadIdx.x;
         copy_async16(t + 4 * i, x + 4 * (i % 16), true);
         commit_async();
         if (i == 0) sum = 0;
+        held.number[i] = i;
         for (int k = 0; k < 3; ++k) {
             s[i] = k;
             __syncwarp();
