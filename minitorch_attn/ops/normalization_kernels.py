@@ -398,8 +398,8 @@ group_norm(const T* x, const acc_t* weight, const acc_t* bias, T* y, acc_t* stat
     }
 }
 """,
-    [{"T": t, "WIDTH": THREADS, "KEPT": 1} for t in FLOATS]
-    + [{"T": "float", "WIDTH": width, "KEPT": 0} for width in (32, THREADS)],
+    [{**variant, "KEPT": 1} for variant in lines.VARIANTS if variant["WIDTH"] in (32, THREADS)]
+    + [{"T": "float", "WIDTH": width, "KEPT": 0} for width in (THREADS, 1024)],
 )
 
 _GROUP_NORM_BACKWARD = Kernel(
@@ -428,7 +428,7 @@ group_norm_backward(const T* dy, const T* x, const acc_t* mean, const acc_t* sca
     }
 }
 """,
-    [{"T": t, "WIDTH": THREADS} for t in FLOATS] + [{"T": "float", "WIDTH": 32}],
+    [variant for variant in lines.VARIANTS if variant["WIDTH"] > 1],
 )
 
 
@@ -447,7 +447,7 @@ def group_norm(
     taken = lines.Lines(N * G, channels * L, 1)
     (grid, block), sizes = taken.launch, (N * G, G, channels, L)
     bytes_of_block = block[1] * taken.length * weight.itemsize
-    kept = bytes_of_block <= SHARED_WITHOUT_ASKING
+    kept = bytes_of_block + 1024 <= SHARED_WITHOUT_ASKING  # merging takes a little, too
     arguments = (x, weight, bias, y, statistics, float(eps), *sizes)
     shared, constants = bytes_of_block if kept else 0, {"T": x.dtype, "WIDTH": taken.width}
     _GROUP_NORM(grid, block, *arguments, shared=shared, KEPT=kept, **constants)

@@ -11,9 +11,9 @@ from .parity import check_gradients, compare, normal, positive
 SHAPES = [(4, 3), (4, 3, 5), (2, 3, 4, 5), (1, 3, 2, 2), (2, 3, 2, 2, 2), (0, 3, 2, 2)]
 WIDE = {"float32": 1e-4, "float64": 1e-10}  # dividing by a small deviation enlarges rounding
 
-# How a large mean is rounded shows in all results: they are compared with exact ones, and so are
-# those of kernels, in tests/gpu.
-FAR_FROM_ZERO = pytest.mark.no_shadow
+FAR_FROM_ZERO = pytest.mark.no_shadow(
+    "how a large mean is rounded shows in all results: tests/gpu compares them with exact ones"
+)
 
 
 def pytorch(name):
