@@ -212,17 +212,16 @@ def _direct_shares(product: lookup.Product, dy: Array, x: Array) -> Array:
 
 
 def _tile(x: Array, product: lookup.Product, columns: int) -> dict[str, Any]:
-    """The constants of the kernel: the largest tile that rows fill well and that makes enough."""
+    """The constants of the kernel: the largest tile that is filled well and makes enough blocks."""
     units = _takes_units(x)
     tiles = _tiles(c_constant(x.dtype), units)
-    M, smallest = product.rows, min(tiles)
-    rows = next(
-        rows
-        for rows in tiles
-        if rows == smallest
-        or (M % rows == 0 or M % rows > rows / 2)
-        and (rows < 128 or -(-M // rows) * columns * product.groups >= ENOUGH // 4)
-    )
+
+    def suits(rows: int) -> bool:
+        down = -(-product.rows // rows)
+        busy = rows < 128 or down * columns * product.groups >= ENOUGH // 4
+        return busy and 3 * down * rows <= 4 * product.rows
+
+    rows = next(filter(suits, tiles), min(tiles))
     return {"T": x.dtype, "MATRIX_UNITS": units, "BM": rows, "TM": tiles[rows]}
 
 
