@@ -27,6 +27,7 @@ ROOMS = [
     {"attention"},
     {"models"},
     {
+        "amp",
         "checkpoint",
         "data",
         "distributed",
