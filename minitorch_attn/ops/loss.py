@@ -22,6 +22,7 @@ from . import lines
 from .arguments import any_wrong
 from .arithmetic import clamp, minimum
 from .axes import check_not_enlarged
+from .elementwise import Elementwise
 from .similarity import pairwise_distance
 
 __all__ = [
@@ -354,6 +355,10 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     return loss, (vjp_input, vjp_target)
 
 
+_YES_OR_NO = Elementwise("yes_or_no", "(1 - t) * x + softplus(-x)", ["x", "t"])
+_YES_OR_NO_SLOPE = Elementwise("yes_or_no_slope", "dloss * (logistic(x) - t)", ["x", "t", "dloss"])
+
+
 @primitive(floats="all")
 def binary_cross_entropy_with_logits(
     input, target, *, weight=None, reduction="mean", pos_weight=None
@@ -388,6 +393,8 @@ def binary_cross_entropy_with_logits(
             f"binary_cross_entropy_with_logits: the target {np.shape(target)} must have the "
             f"shape of the input {np.shape(input)}"
         )
+    if on_gpu(input) and weight is None and pos_weight is None:
+        return _yes_or_no_on_gpu(input, target, reduction)
     xp, x, t = array_module(input), input, target
     w = 1 if weight is None else xp.asarray(weight, dtype=x.dtype)
     extra = 0 if pos_weight is None else xp.asarray(pos_weight, dtype=x.dtype) - 1
@@ -404,6 +411,20 @@ def binary_cross_entropy_with_logits(
 
     def vjp_target(dloss):
         return spread(dloss) * w * (extra * minus_log_p - x)
+
+    return loss, (vjp_input, vjp_target)
+
+
+def _yes_or_no_on_gpu(x: Array, t: Array, reduction: str) -> tuple[Array, tuple[Callable, ...]]:
+    """The same without weights, one kernel each way."""
+    x = x.astype(np.result_type(x, t), copy=False)
+    loss, spread = _reduced(_YES_OR_NO(x, t), reduction)
+
+    def vjp_input(dloss):
+        return _YES_OR_NO_SLOPE(x, t, spread(dloss))
+
+    def vjp_target(dloss):
+        return spread(dloss) * -x
 
     return loss, (vjp_input, vjp_target)
 
