@@ -28,6 +28,7 @@ ROOMS = [
     {"models"},
     {
         "amp",
+        "amp",
         "checkpoint",
         "data",
         "distributed",
