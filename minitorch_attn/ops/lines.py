@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ..engine.kernels import FLOATS, THREADS
 
@@ -73,7 +74,7 @@ __device__ Exponentials exponentials(const T* x, long long length, long long str
 }
 """
 
-VARIANTS = [{"T": t, "WIDTH": THREADS} for t in FLOATS]
+VARIANTS: list[dict[str, Any]] = [{"T": t, "WIDTH": THREADS} for t in FLOATS]
 VARIANTS += [{"T": "float", "WIDTH": width} for width in (1, 32, 1024)]
 
 _LONG = 1024  # values: a line for a block rather than a warp
