@@ -32,18 +32,22 @@ def as_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
     if isinstance(dtype, str) and dtype == "bfloat16":
         require("ml_dtypes", extra="bfloat16", purpose="compute in bfloat16")
     dtype = np.dtype(dtype)
-    bfloat16_in_use = bfloat16_in_use or dtype.name == "bfloat16"
+    bfloat16_in_use = bfloat16_in_use or _is_bfloat16(dtype)
     return dtype
 
 
 def is_floating(dtype: np.dtype) -> bool:
     """Whether a dtype is of floating-point numbers; NumPy itself does not count bfloat16."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return dtype.kind == "f" or _is_bfloat16(dtype)
 
 
 def is_half(dtype: np.dtype) -> bool:
     """Whether a dtype is one of the two of 16 bits: float16, bfloat16."""
-    return dtype is FLOAT16 or dtype.name == "bfloat16"
+    return dtype is FLOAT16 or _is_bfloat16(dtype)
+
+
+def _is_bfloat16(dtype: np.dtype) -> bool:
+    return dtype.kind == "V" and dtype.name == "bfloat16"  # the name alone takes long to make
 
 
 def accumulator(dtype: np.dtype) -> np.dtype:
@@ -83,7 +87,7 @@ def unwidened(y: Any, inputs: Sequence[Any]) -> Any:
             return y  # the common case
     typed = [x for x in inputs if hasattr(x, "dtype") and is_floating(x.dtype)]
     widest = _widest({x.dtype for x in typed if x.ndim} or {x.dtype for x in typed})
-    if y.dtype is FLOAT64 or (y.dtype is FLOAT32 and widest.name == "bfloat16"):
+    if y.dtype is FLOAT64 or (y.dtype is FLOAT32 and _is_bfloat16(widest)):
         return y.astype(widest, copy=False)
     return y
 
