@@ -313,6 +313,7 @@ def test_memory_grows_with_the_length_not_its_square(mask):
     assert long < 1.8 * short
 
 
+@pytest.mark.no_shadow("counts calls")
 def test_tiles_that_are_hidden_are_not_computed(monkeypatch):
     set_tiles(monkeypatch, (2, 2))
     seen = []

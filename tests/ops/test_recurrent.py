@@ -80,6 +80,7 @@ def test_a_sequence_that_is_over_keeps_its_state(name):
     np.testing.assert_array_equal(last, outputs[[3, 1, 2]])
 
 
+@pytest.mark.no_shadow("counts calls")
 @pytest.mark.parametrize("name", STEPS)
 def test_the_way_back_is_gone_once(name):
     """Five rules share one pass through time; with every dy it is gone anew."""

@@ -103,6 +103,7 @@ def test_every_primitive_is_followed_and_let_go():
 
 def test_a_difference_is_kept_until_the_test_is_over(monkeypatch):
     monkeypatch.setattr(dropout, "array_module", lambda x: np)
+    monkeypatch.setattr("tests.shadow.SEEN", set())
     with Shadow(simulated_gpu) as shadow:
         F.dropout(mt.tensor(X))
     assert "_dropout(float64(2, 3))" in shadow.differences[0]
@@ -126,14 +127,40 @@ def test_running_statistics_move_once():
     np.testing.assert_allclose(mean.numpy(), X.mean(axis=0) / 2)
 
 
-def test_of_calls_without_a_graph_only_the_first_is_repeated(monkeypatch):
-    repeated = []
-    monkeypatch.setattr("tests.shadow.differences", lambda *call: repeated.append(call) or [])
+@pytest.fixture
+def repeated(monkeypatch):
+    """The calls that a new session repeats."""
+    calls = []
+    monkeypatch.setattr("tests.shadow.SEEN", set())
+    monkeypatch.setattr("tests.shadow.differences", lambda *call: calls.append(call) or [])
+    return calls
+
+
+def test_of_calls_without_a_graph_only_the_first_of_its_shapes_is_repeated(repeated):
+    with Shadow(simulated_gpu), mt.no_grad():
+        for x in (X, X * 2, X[:1], X * 3):
+            F.exp(mt.tensor(x))
+    assert len(repeated) == 2
+
+
+def test_the_same_call_is_repeated_once(repeated):
+    for _ in range(2):
+        with Shadow(simulated_gpu):
+            for x, settings in (
+                (X, {"dim": 0}),
+                (X, {"dim": 1}),
+                (X * 2, {"dim": 0}),
+                (X.astype("f"), {"dim": 0}),
+                (X.copy("F"), {"dim": 0}),
+            ):
+                F.softmax(mt.Tensor(x), **settings)
+    assert len(repeated) == 5
+
+
+def test_noise_of_another_state_is_another_call(repeated):
     with Shadow(simulated_gpu):
-        with mt.no_grad():
-            for value in (1.0, 2.0, 3.0):
-                F.exp(mt.tensor(X * value))
-        F.exp(mt.tensor(X))
+        F.dropout(mt.tensor(X))
+        F.dropout(mt.tensor(X))
     assert len(repeated) == 2
 
 
