@@ -39,7 +39,10 @@ What it cannot show
 - Races, as long as nobody asks for them with `races_found`, that the order of threads does not
   bring to light: a thread is not interrupted between two waits, so ``x[0] += 1`` by many threads
   adds up right. What `races_found` lets pass: a plain look at an element that others change by
-  atomics, and lanes of one warp after any `__syncwarp` of some of them.
+  atomics, and lanes of one warp after any `__syncwarp` of some of them. What it does not let
+  pass: several threads that write the same value.
+- What becomes of arrays whose addresses a kernel finds in a table rather than among its
+  arguments: those are neither guarded nor watched.
 - Threads of a warp that march together. Code that relies on that, without a `__syncwarp`, goes
   wrong here as it may on a card.
 - The last digits. A matrix unit adds up its products in an order and with a rounding of its own;
