@@ -60,6 +60,9 @@ def primitive(
     write into `dy`, which other rules may be given too. Only rules whose input requires a
     gradient are kept, and with them what they captured.
 
+    In a mixed-precision computation (`mt.autocast`) its name decides in which precision its inputs
+    arrive: see the lists of `engine/autocast.py`.
+
     Parameters
     ----------
     forward : callable
