@@ -177,7 +177,7 @@ def launch(kernel: Kernel, blocks: int, block_size: int, *arguments: Any, seed: 
     """
     if blocks < 1 or block_size < 1:
         raise ValueError(f"launch: {blocks} blocks of {block_size} threads: both must be 1 or more")
-    run = _Run(kernel.__name__)
+    run = _Run(getattr(kernel, "__name__", "kernel"))
     names = list(inspect.signature(kernel).parameters)[1:]
     held = [run.hold(name, value) for name, value in zip(names, arguments)]
     held += arguments[len(names) :]  # one too many: Python says so when the kernel is called

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,15 @@ def test_the_order_of_blocks_and_threads_comes_from_the_seed():
         orders.append(order)
     assert orders[0] == orders[1] != orders[2]
     assert orders[0] != sorted(orders[0])
+
+
+def test_a_kernel_may_have_settings_filled_in():
+    def scale(thread, x, factor):
+        x[thread.index] *= factor
+
+    x = np.ones(4)
+    launch(functools.partial(scale, factor=3.0), 1, 4, x)
+    assert (x == 3).all()
 
 
 def test_arrays_of_several_axes_are_indexed_by_as_many_integers():
