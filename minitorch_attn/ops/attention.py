@@ -13,6 +13,9 @@ that largest score: when a larger one comes, both are scaled down. It leaves the
 .. math:: dv_j = \sum_i p_{ij}\, dy_i, \quad
     ds_{ij} = p_{ij} (dy_i \cdot v_j - dy_i \cdot y_i), \quad
     dq_i = \tau \sum_j ds_{ij} k_j, \quad dk_j = \tau \sum_i ds_{ij} q_i.
+
+On a GPU the same is done by the kernels of `attention_cuda`, whose tiles stay in registers; tokens
+that are too wide for those go the way below, in larger tiles.
 """
 
 from __future__ import annotations

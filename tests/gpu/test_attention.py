@@ -39,6 +39,7 @@ def on(device, dtype, arrays, **options):
     y = attend(*inputs, **options)
     y.backward(mt.tensor(normal(*y.shape, seed=9), y.dtype).to(device))
     results = [y.detach(), *(x.grad for x in inputs)]
+    assert all((x.dtype, x.device) == (inputs[0].dtype, device) for x in results)
     return [x.cpu().numpy().astype(np.float64) for x in results]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import minitorch_attn as mt
 from minitorch_attn import attention, models, nn
+from minitorch_attn.attention.non_local_means import non_local_means, non_local_weights
 from minitorch_attn.models.seq2seq import Decoder, Encoder
 
 from ..attention.test_arguments import MODULES as ON_IMAGES
@@ -293,6 +294,16 @@ def test_networks(card, name):
     make, inputs = NETWORKS[name]
     mt.manual_seed(0)
     compare(make(), inputs, "float64")
+
+
+def test_non_local_means_of_an_array_on_the_device(card):
+    image, settings = abs(normal(3, 12, 14)), {"h": 0.5, "patch_size": 3, "search_size": 5}
+    there = mt.tensor(image).to("cuda").data
+    for function, more in ((non_local_means, ()), (non_local_weights, ((4, 7),))):
+        found = mt.as_tensor(function(there, *more, **settings))
+        assert found.device == "cuda"
+        expected = function(image, *more, **settings)
+        np.testing.assert_allclose(found.cpu().numpy(), expected, rtol=1e-10)
 
 
 def test_no_module_is_left_out():
