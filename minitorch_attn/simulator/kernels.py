@@ -255,6 +255,7 @@ def _program(code: str, name: str, options: tuple[str, ...], watched: bool) -> P
 
 def parameter_names(code: str, name: str) -> list[str]:
     """Names of a kernel's parameters, for messages."""
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", code, flags=re.S)
     declared = re.search(rf"\b{name}\s*\(([^)]*)\)\s*\{{", code)
     if declared is None:
         return []
@@ -274,7 +275,8 @@ def emulated(code: str, name: str) -> str:
         return f"{bare}* const {variable} = ({bare}*)emulator::dynamic_shared();"
 
     def static(found: re.Match[str]) -> str:
-        names = re.findall(r"(\w+)\s*(?:\[[^,]*\]\s*)?(?:,|$)", found[1])
+        bare = re.sub(r"\[[^\]]*\]|<[^<>]*>|\([^()]*\)", "", found[1])  # of sizes and the like
+        names = [re.findall(r"\w+", part)[-1] for part in bare.split(",")]
         known = (f'static emulator::Shared known_{n}({n}, "`{n}`");' for n in names)
         return " ".join([found[0], *known])
 

@@ -161,6 +161,24 @@ def test_shared_memory_in_a_template_and_outside_of_functions():
     assert (y == 1).all()
 
 
+def test_shared_variables_however_they_are_declared():
+    before = """
+        #define LARGER(a, b) ((a) > (b) ? (a) : (b))
+        template <typename A, typename B> struct Pair { A a; B b; };
+    """
+    body = """
+        __shared__ float x[LARGER(2, 3)][2 * (1 + 1)], *y, z;  /* __shared__ int not_there; */
+        __shared__ Pair<int, float> pair[2];
+        // __shared__ int neither;
+        float* p = y;
+        seen[blockIdx.x] = isnan(x[2][3]) && p == (float*)-1 && isnan(z) && pair[1].a == -1;
+        x[2][3] = z = 0; y = nullptr; pair[1].a = 0;
+    """
+    seen = np.zeros(3, np.int32)
+    run("int* seen", body, seen, grid=(3,), before=before)
+    assert (seen == 1).all()
+
+
 def test_dynamic_shared_memory_ends_where_it_was_asked_to():
     body = "extern __shared__ __align__(16) double room[]; room[n] = 1; y[0] = room[n];"
     y = np.zeros(1)
@@ -373,7 +391,8 @@ def test_an_argument_of_another_type_is_refused(parameter, argument, given):
 
 def test_a_wrong_number_of_arguments_is_refused():
     with pytest.raises(TypeError, match=r"2 parameters \(x, n\), not 1"):
-        run("const float* __restrict__ x, long long n", "", np.zeros(3, np.float32))
+        parameters = "const float* __restrict__ x, // (of n numbers, not fewer)\n long long n"
+        run(parameters, "", np.zeros(3, np.float32))
 
 
 def test_halves_are_for_halves():
