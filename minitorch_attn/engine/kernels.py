@@ -100,8 +100,9 @@ class Kernel:
             return  # no element to work on
         xp = next(array_module(x) for x in arguments if is_array(x))
         macros = tuple((name, c_constant(value)) for name, value in sorted(constants.items()))
-        compiled = _compiled(xp, self, shared, macros)
-        compiled(grid, block, tuple(map(_argument, arguments)), shared_mem=shared)
+        compiled = _compiled(xp, self, macros)
+        compiled.ask(shared)
+        compiled.run(grid, block, tuple(map(_argument, arguments)), shared_mem=shared)
 
     def over(self, count: int, *arguments: Any, **constants: Any) -> None:
         """Run the kernel with a thread for each of `count` elements, which `FOR_EACH` finds."""
@@ -139,17 +140,22 @@ def c_constant(value: Any) -> str:
     return _C_TYPES[name]
 
 
-SHARED_WITHOUT_ASKING = 48 * 1024  # bytes; a block that needs more has to say so
-
-
 @functools.cache
-def _compiled(
-    xp: ModuleType, kernel: Kernel, shared: int, constants: tuple[tuple[str, str], ...]
-) -> Any:
-    compiled = raw_kernel(xp, kernel.code(dict(constants)), kernel.name)
-    if shared > SHARED_WITHOUT_ASKING:
-        compiled.max_dynamic_shared_size_bytes = shared
-    return compiled
+def _compiled(xp: ModuleType, kernel: Kernel, constants: tuple[tuple[str, str], ...]) -> _Compiled:
+    return _Compiled(raw_kernel(xp, kernel.code(dict(constants)), kernel.name))
+
+
+class _Compiled:
+    """What CuPy made of a source, and how much shared memory it has asked for."""
+
+    def __init__(self, run: Any):
+        self.run = run
+        self._asked = 0
+
+    def ask(self, shared: int) -> None:
+        """A block that needs more than 48 KiB, with what the source declares, has to say so."""
+        if shared > self._asked:
+            self.run.max_dynamic_shared_size_bytes = self._asked = shared
 
 
 @functools.cache

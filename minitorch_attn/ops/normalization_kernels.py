@@ -27,10 +27,12 @@ import numpy as np
 from ..engine import array_module
 from ..engine.backend import Array
 from ..engine.dtypes import accumulator
-from ..engine.kernels import FLOATS, SHARED_WITHOUT_ASKING, THREADS, Kernel
+from ..engine.kernels import FLOATS, THREADS, Kernel
 from . import lines
 from .elementwise import Elementwise
 from .shared_rules import shared_rules
+
+MOST_KEPT = 47 * 1024  # bytes of its rows that a block keeps: more would leave room for one block
 
 # -- moments ---------------------------------------------------------------------------------------
 
@@ -447,7 +449,7 @@ def group_norm(
     taken = lines.Lines(N * G, channels * L, 1)
     (grid, block), sizes = taken.launch, (N * G, G, channels, L)
     bytes_of_block = block[1] * taken.length * weight.itemsize
-    kept = bytes_of_block + 1024 <= SHARED_WITHOUT_ASKING  # merging takes a little, too
+    kept = bytes_of_block <= MOST_KEPT
     arguments = (x, weight, bias, y, statistics, float(eps), *sizes)
     shared, constants = bytes_of_block if kept else 0, {"T": x.dtype, "WIDTH": taken.width}
     _GROUP_NORM(grid, block, *arguments, shared=shared, KEPT=kept, **constants)
