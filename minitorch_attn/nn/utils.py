@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..engine import AnomalyError, Tensor, array_module, tensor
-from ..engine.backend import Array, on_gpu
+from ..engine.backend import on_gpu
 from ..engine.dtypes import accumulator
 from ..engine.kernels import FLOATS, Kernel
 from ..engine.many_arrays import PARTS, blocks_of, by_dtype, launch_over, writable
@@ -76,11 +76,11 @@ def _gradients(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     return [(p, p.grad) for p in parameters if p.grad is not None]
 
 
-def _norm(values: Array, norm_type: float) -> float:
+def _norm(values: np.ndarray, norm_type: float) -> float:
     if values.size == 0:
         return 0.0
     wide = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
-    return float(array_module(values).linalg.norm(wide, norm_type))
+    return float(np.linalg.norm(wide, norm_type))
 
 
 # -- on a GPU: two launches for all gradients of a dtype -------------------------------------------
