@@ -342,6 +342,15 @@ static void warp_met(Thread*) {}
 #define NOTE(thread, address, size, kind)
 #endif
 
+static void check_shared() {
+    size_t fixed = static_shared_size, dynamic = launched->shared_size;
+    size_t most = launched->shared_limit;
+    if (fixed + dynamic > most)
+        fail("a block has %zu bytes of static and %zu of dynamic shared memory, of at most %zu%s",
+             fixed, dynamic, most,
+             most > 48 * 1024 ? "" : ": set kernel.max_dynamic_shared_size_bytes first");
+}
+
 template <class Variable>
 Shared::Shared(Variable& variable, const char* name)
     : at(&variable), size(sizeof variable), element(1), name(name), next(shared_variables) {
@@ -351,9 +360,7 @@ Shared::Shared(Variable& variable, const char* name)
     static_shared_size += size;
     memset(at, GARBAGE, size);
     if (self) watch_shared(this);
-    if (self && static_shared_size + launched->shared_size > launched->shared_limit)
-        fail("a block has %zu bytes of static and %zu of dynamic shared memory: a card has %zu",
-             static_shared_size, launched->shared_size, launched->shared_limit);
+    if (self) check_shared();
 }
 
 EMULATED void* dynamic_shared() { return launched->shared; }
@@ -567,6 +574,7 @@ struct Signals {
 };
 
 static void run_blocks(int* blocks, int count) {
+    check_shared();
     const unsigned* grid = launched->grid;
     for (int i = 0; i < count; ++i) {
         unsigned n = blocks[i];

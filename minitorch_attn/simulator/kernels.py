@@ -171,7 +171,9 @@ class RawKernel:
         grid, block = _three(grid), _three(block)
         self._check_sizes(grid, block, shared_mem)
         program = _program(self.code, self.name, self.options, _watched)
-        program.launch(grid, block, args, shared_mem)
+        asked = self.max_dynamic_shared_size_bytes != SHARED_WITHOUT_ASKING
+        most = MOST_SHARED if asked else SHARED_WITHOUT_ASKING
+        program.launch(grid, block, args, shared_mem, most)
 
     def compile(self) -> None:
         """Compile now rather than at the first launch."""
@@ -471,9 +473,18 @@ class Program:
         self._most_threads = library.emulated_most_threads()
 
     def launch(
-        self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: Sequence[Any],
+        shared: int,
+        most_shared: int,
     ) -> None:
-        """Run it, one launch at a time in this process."""
+        """Run it, one launch at a time in this process.
+
+        A block is given `shared` bytes of dynamic shared memory, and with what the source
+        declares may have `most_shared`.
+        """
         if math.prod(block) > self._most_threads:
             raise LaunchError(
                 f"kernel {self.name!r}: {math.prod(block)} threads in a block, "
@@ -487,7 +498,7 @@ class Program:
             )
         values = [self._value(i, argument) for i, argument in enumerate(args)]
         with _one_at_a_time:
-            self._launch(grid, block, values, shared)
+            self._launch(grid, block, values, shared, most_shared)
 
     def _value(self, i: int, argument: Any) -> np.ndarray | np.generic:
         """An argument as an array or a scalar of just the type that the parameter has."""
@@ -516,6 +527,7 @@ class Program:
         block: tuple[int, ...],
         values: Sequence[np.ndarray | np.generic],
         shared: int,
+        most_shared: int,
     ) -> None:
         names = [n for n, value in zip(self._names, values) if isinstance(value, np.ndarray)]
         memory = Memory([value for value in values if isinstance(value, np.ndarray)])
@@ -537,7 +549,7 @@ class Program:
             stack_size=STACK,
             shared=room.shared_end - -(-shared // ALIGNMENT) * ALIGNMENT,
             shared_size=shared,
-            shared_limit=MOST_SHARED,
+            shared_limit=most_shared,
             seed=_seed,
             arrays=(_Array * len(arrays))(*arrays),
             array_count=len(arrays),

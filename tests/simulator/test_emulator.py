@@ -641,9 +641,12 @@ def test_more_shared_memory_has_to_be_asked_for():
 
 def test_static_and_dynamic_shared_memory_count_together():
     both = kernel("float* y", "__shared__ float a[10000]; a[0] = 1; y[0] = a[0];")
-    both.max_dynamic_shared_size_bytes = 163 * 1024 - 30_000
     y = np.zeros(1, np.float32)
-    with pytest.raises(LaunchError, match="40000 bytes of static and 136912 of dynamic"):
+    both.run((1,), (1,), (y,), shared_mem=9152)
+    with pytest.raises(LaunchError, match="of at most 49152: set kernel.max_dynamic_shared"):
+        both.run((1,), (1,), (y,), shared_mem=9153)
+    both.max_dynamic_shared_size_bytes = 163 * 1024 - 30_000
+    with pytest.raises(LaunchError, match="40000 bytes of static and 136912 of .* 166912"):
         both.run((1,), (1,), (y,), shared_mem=163 * 1024 - 30_000)
 
 
