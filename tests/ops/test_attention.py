@@ -189,6 +189,7 @@ def test_a_query_that_meets_its_first_key_in_a_late_tile_counts_from_there(late,
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-12)
 
 
+@pytest.mark.no_shadow("float32 scores of thousands keep so few digits that roundings differ")
 @pytest.mark.parametrize("rising", [True, False])
 def test_scores_of_thousands_neither_overflow_nor_vanish(rising, monkeypatch):
     set_tiles(monkeypatch, (4, 2))
