@@ -323,8 +323,9 @@ def _scale(gradient: Tensor, factor: float) -> bool:
     values = gradient.data
     # A sum is NaN or infinite if one of its terms is, and takes no memory. Large terms can make
     # it infinite too: only then each is looked at.
-    finite = math.isfinite(float(values.sum())) or bool(np.isfinite(values).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = math.isfinite(float(values.sum())) or bool(np.isfinite(values).all())
     if factor != 1:
-        with no_grad():
+        with no_grad(), np.errstate(invalid="ignore"):
             gradient *= factor
     return finite
