@@ -19,13 +19,14 @@ from ...engine.kernels import FLOATS, Kernel
 from ..attention_tiles import Mask, Noise
 
 HERE = Path(__file__).parent
-MOST_BYTES = 512  # of a token: more do not fit into a block's shared memory and registers
+MOST_FEATURES, MOST_BYTES = 128, 512  # of a token: more do not fit into registers
 STEP = 16  # the kernels' features are multiples of it
 
 
 def fits(dtype: np.dtype, *features: int) -> bool:
     """Whether the kernels take tokens of so many features."""
-    return max(map(_padded, features)) * dtype.itemsize <= min(MOST_BYTES, 128 * dtype.itemsize)
+    widest = max(map(_padded, features))
+    return widest <= MOST_FEATURES and widest * dtype.itemsize <= MOST_BYTES
 
 
 class Attention(NamedTuple):

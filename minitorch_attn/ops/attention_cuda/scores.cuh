@@ -18,6 +18,9 @@
 // that owns the keys: two kernels, each of which computes the scores again. One kernel for both
 // would save two of seven products, but its blocks would add to each other's dq by atomics, and the
 // last digits would change from run to run.
+//
+// Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018), algorithm 3.
+// Dao, "FlashAttention-2" (2023), algorithms 1 and 2.
 
 constexpr double LOG2_E = 1.4426950408889634;
 #define HIDDEN acc_t(__int_as_float(0xff800000))  // -inf, the score of a key that is not looked at
@@ -28,8 +31,10 @@ constexpr double LOG2_E = 1.4426950408889634;
         long long mask_item, long long mask_row, long long mask_column, double kept,               \
         long long dropped, long long seed
 #define SCORES(n)                                                                                  \
-    Scores((int)L, (int)S, scale, mask, MASK ? which[n] * mask_item : 0, mask_row,                 \
-           (int)mask_column, acc_t(kept), (unsigned)dropped, (unsigned)seed, (unsigned)(n * L))
+    Scores {                                                                                       \
+        (int)L, (int)S, acc_t(scale * LOG2_E), mask + (MASK ? which[n] * mask_item : 0), mask_row, \
+            (int)mask_column, acc_t(kept), (unsigned)dropped, (unsigned)seed, (unsigned)(n * L)    \
+    }
 
 // Every bit of h changes each bit of the result half of the time. (The constants are from Wellons,
 // "Prospecting for Hash Functions", 2018.)
@@ -52,18 +57,12 @@ __device__ __forceinline__ void each_place(Tile<COLUMNS>& a, Tile<COLUMNS>& b, i
 // The scores of an item of the batch: what stands between q k^T and the weights.
 struct Scores {
     int L, S;
-    acc_t scale;
+    acc_t scale;  // times log2(e)
     const MASK_T* mask;
     long long mask_row;
     int mask_column;
     acc_t kept;                    // dropout's factor of a weight that is kept
     unsigned dropped, seed, item;  // how many in 2^32 are not; where the noise begins
-
-    __device__ Scores(int L, int S, double scale, const MASK_T* mask, long long mask_place,
-                      long long mask_row, int mask_column, acc_t kept, unsigned dropped,
-                      unsigned seed, unsigned item)
-        : L(L), S(S), scale(scale * LOG2_E), mask(mask + mask_place), mask_row(mask_row),
-          mask_column(mask_column), kept(kept), dropped(dropped), seed(seed), item(item) {}
 
     // The mask's number for query i and key j; some other where there is no such pair.
     __device__ __forceinline__ MASK_T masks(int i, int j) const {
