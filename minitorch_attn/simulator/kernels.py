@@ -208,7 +208,7 @@ def _three(size: Sequence[int]) -> tuple[int, ...]:
     return (*sizes, *(1,) * (3 - len(sizes)))
 
 
-# ---------------------------------------------------------------- the order of threads
+# ---------------------------------------------------------------- order and races
 
 _seed = int(os.environ.get("MINITORCH_ATTN_KERNEL_SEED", "0"))
 
@@ -348,9 +348,19 @@ def _compiler_version() -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept, for this user alone."""
+    """Where compiled kernels are kept for this user; where that cannot be, for this process."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "minitorch_attn" / "kernels"
+    folder = Path(base) / "minitorch_attn" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(_scratch().name)
+    return folder if os.access(folder, os.W_OK) else Path(_scratch().name)
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="minitorch_attn-kernels-", ignore_cleanup_errors=True)
 
 
 def _library(code: str, name: str, options: Sequence[str], watched: bool) -> ctypes.CDLL:
@@ -369,7 +379,6 @@ def _library(code: str, name: str, options: Sequence[str], watched: bool) -> cty
 
 def _compile(source: str, name: str, flags: Sequence[str], built: Path) -> None:
     """Compile in a folder of its own, then move it into place: others may do so too."""
-    built.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=built.parent, prefix="new-") as folder:
         text, parts, library = (Path(folder, f"kernel.{kind}") for kind in ("cpp", "o", "so"))
         text.write_text(source, encoding="utf-8")

@@ -718,6 +718,14 @@ def test_the_cache_lies_in_the_user_s_folder(monkeypatch, tmp_path):
     assert kernels.cache_folder() == tmp_path / ".cache" / "minitorch_attn" / "kernels"
 
 
+def test_without_a_cache_kernels_are_compiled_for_the_process_alone(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder can be in it")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    y = np.zeros(1, np.int32)
+    run("int* y", "y[0] = 5;  // compiled for this process", y)
+    assert y[0] == 5 and list(kernels.cache_folder().glob("*.so"))
+
+
 # ---------------------------------------------------------------- as CuPy's
 
 
