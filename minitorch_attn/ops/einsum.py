@@ -14,6 +14,7 @@ import numpy as np
 
 from ..engine import ShapeError, array_module, primitive
 from ..engine.tensor import as_operands
+from .products import matrix_product
 
 
 def einsum(equation, *operands):
@@ -107,7 +108,7 @@ def _contract(a, labels_a, b, labels_b, kept):
 
     left = as_matrices(a, labels_a, rows, summed)
     right = as_matrices(b, labels_b, summed, columns)
-    y = left @ right if summed else left * right
+    y = matrix_product(left, right) if summed else left * right
     order = batch + rows + columns
     y = y.reshape([sizes[label] for label in order])
     return y.transpose([order.index(label) for label in kept])

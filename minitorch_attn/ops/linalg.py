@@ -9,6 +9,7 @@ import numpy as np
 from ..engine import ShapeError, primitive
 from ..engine.tensor import as_operands
 from .einsum import einsum
+from .products import matrix_product
 
 
 @primitive(floats="half", takes_half=True)
@@ -36,17 +37,17 @@ def matmul(a, b):
 
     def vjp_a(dy):
         columns = b[:, None] if b_is_column else b
-        da = as_matrix(dy) @ columns.swapaxes(-1, -2)
+        da = matrix_product(as_matrix(dy), columns.swapaxes(-1, -2))
         return da[..., 0, :] if a_is_row else da
 
     def vjp_b(dy):
         rows, dy = (a[None, :] if a_is_row else a), as_matrix(dy)
         if one_b and rows.ndim > 2:  # the same b for the whole batch: one product over all rows
             rows, dy = _as_one_matrix(rows), _as_one_matrix(dy)
-        db = rows.swapaxes(-1, -2) @ dy
+        db = matrix_product(rows.swapaxes(-1, -2), dy)
         return db[..., 0] if b_is_column else db
 
-    return a @ b, (vjp_a, vjp_b)
+    return matrix_product(a, b), (vjp_a, vjp_b)
 
 
 def _as_one_matrix(batch):

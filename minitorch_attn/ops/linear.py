@@ -9,6 +9,7 @@ from ..engine import DTypeError, ShapeError, Tensor, primitive
 from ..engine.dtypes import accumulator
 from .arguments import any_wrong
 from .indexing import added_at
+from .products import matrix_product
 
 __all__ = ["embedding", "linear"]
 
@@ -52,12 +53,12 @@ def _linear(x, weight, bias):
             f"{weight.shape[:1]}, not {bias.shape}"
         )
     D_out, D_in = weight.shape
-    y = x @ weight.T
+    y = matrix_product(x, weight.T)
     if bias is not None:
         y += bias
 
     def vjp_x(dy):
-        return dy @ weight
+        return matrix_product(dy, weight)
 
     def vjp_weight(dy):
         rows = math.prod(x.shape[:-1])

@@ -276,9 +276,13 @@ def einsum(*operands: Any, dtype: Any = None, optimize: Any = False) -> ndarray:
 
 
 def matmul(a: Any, b: Any, out: Any = None, *, dtype: Any = None) -> ndarray:
-    """The product of matrices, over all leading axes."""
+    """The product of matrices, over all leading axes; of bfloat16 only of two matrices."""
+    first, second = _array_operand(a), _array_operand(b)
+    is_batch = max(first.ndim, second.ndim) > 2
+    if is_batch and first.dtype.name == second.dtype.name == "bfloat16":
+        raise TypeError("CuPy has no product of more than two axes for bfloat16")
     with np.errstate(all="ignore"):
-        result = np.matmul(_array_operand(a), _array_operand(b), out=host(out), dtype=dtype)
+        result = np.matmul(first, second, out=host(out), dtype=dtype)
     return wrap(result, out)
 
 

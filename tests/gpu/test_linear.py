@@ -5,7 +5,7 @@ import pytest
 
 import minitorch_attn as mt
 import minitorch_attn.functional as F
-from minitorch_attn.simulator import simulated_gpu
+from minitorch_attn.simulator import functions, simulated_gpu
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 4e-3), ("bfloat16", 3e-2)])
@@ -34,3 +34,37 @@ def test_the_gradient_of_a_bias_is_summed_in_float32():
         x = mt.ones((4096, 2), dtype="float16", device="cuda")
         F.linear(x, mt.zeros((1, 2), dtype="float16", device="cuda"), b).sum().backward()
         assert b.grad.item() == 4096
+
+
+def test_batches_of_bfloat16_are_multiplied():
+    """CuPy knows the product of two matrices of bfloat16 only."""
+    rng = np.random.default_rng(1)
+    pairs = [((3, 4, 5), (3, 5, 2)), ((2, 3, 4, 5), (5, 2)), ((3, 4, 5), (5,)), ((5,), (3, 5, 2))]
+    with simulated_gpu():
+        for shapes in pairs:
+            host = [rng.integers(-3, 4, s) for s in shapes]
+            a, b = (mt.tensor(x, "bfloat16", requires_grad=True, device="cuda") for x in host)
+            y = a @ b
+            y.sum().backward()
+            assert y.dtype == a.grad.dtype == b.grad.dtype == a.dtype
+            np.testing.assert_array_equal(y.cpu().numpy(), host[0] @ host[1])
+        a = mt.ones((2, 3, 4), dtype="bfloat16", device="cuda")
+        assert (F.einsum("nij,nkj->nik", a, a).cpu().numpy() == 4).all()
+
+
+def test_a_batch_of_rows_is_one_product_on_a_gpu(monkeypatch):
+    """With more than two axes CuPy copies, and leaves the matrix units out."""
+    axes = []
+
+    def watched(a, b, **settings):
+        axes.append((a.ndim, b.ndim))
+        return matmul(a, b, **settings)
+
+    with simulated_gpu():
+        matmul = functions._OWN["matmul"]
+        monkeypatch.setitem(functions._OWN, "matmul", watched)
+        functions.cupy_function.cache_clear()
+        x = mt.ones((2, 3, 4), requires_grad=True, device="cuda")
+        F.linear(x, mt.ones((5, 4), requires_grad=True, device="cuda")).sum().backward()
+    functions.cupy_function.cache_clear()
+    assert axes == [(2, 2)] * 3
