@@ -9,7 +9,7 @@ from ..engine.dtypes import FLOAT16, FLOAT32, is_half
 
 
 def matrix_product(a: Array, b: Array) -> Array:
-    """a @ b.
+    """The product a @ b of arrays.
 
     Only products of two matrices reach the GPU's matrix units through CuPy. With more axes it
     copies transposed factors, multiplies float16 in float32, and does not know bfloat16. So a

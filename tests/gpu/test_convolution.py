@@ -275,6 +275,24 @@ def test_operations_keep_the_dtype_on_the_card(card, name, dtype):
         np.testing.assert_allclose(a, b.numpy(), atol=tolerance * np.abs(b.numpy()).max(), rtol=0)
 
 
+@pytest.mark.parametrize(("dtype", "precision", "tolerance"), PRECISIONS)
+def test_kernels_of_one_tap_are_left_to_cublas_where_units_are_not(
+    dtype, precision, tolerance, monkeypatch
+):
+    """CuPy multiplies batches of matrices without matrix units, and no bfloat16 at all."""
+    called = []
+    multiply = gpu._multiply
+    monkeypatch.setattr(gpu, "_multiply", lambda *given: called.append(1) or multiply(*given))
+    g = convolution(2, 5, 6, (3, 3), 1)
+    with simulated_gpu(), computing(precision):
+        x, weight, dy, bias = on_card(*arrays(g, dtype_of(dtype)))
+        gpu.forward(x, weight, g, bias)
+        gpu.grad_input(dy, weight, g)
+    assert len(called) == (
+        0 if dtype == "float64" or (dtype, precision) == PRECISIONS[0][:2] else 2
+    )
+
+
 def test_tables_are_made_once_for_a_geometry_and_any_batch():
     with simulated_gpu() as traffic:
         for N in (2, 3, 5):

@@ -3,7 +3,7 @@
 Column matrices, as in `columns`, would be nine times the image for 3 x 3 kernels, written and read
 again. Here blocks of threads gather what they multiply next (`implicit_gemm.cu`), from where
 `lookup` says. Groups of few output channels have too few rows for that: `direct.cu`. Pixels by
-themselves are multiplied by cuBLAS, as in `pointwise`.
+themselves, in float32 or float64, are multiplied by cuBLAS, as in `pointwise`.
 
 float16 and bfloat16 arrays, and float32 ones if `set_float32_matmul_precision` allows, are
 multiplied by the matrix units of the card (of compute capability 8.0 or more) and added up in
@@ -246,8 +246,13 @@ def _words(dtype: Any, units: bool) -> tuple[int, int, Any]:
 
 
 def _is_pointwise(g: Geometry, x: Array) -> bool:
-    """Whether cuBLAS can multiply the images as they lie (bfloat16 it leaves to us)."""
-    return pointwise.suits(g) and g.places == g.size and x.dtype.name != "bfloat16"
+    """Whether cuBLAS multiplies the images as they lie.
+
+    CuPy leaves the matrix units out of products of more than two axes: what these can multiply is
+    left to our own kernel, and half precision, which CuPy would convert, in any case.
+    """
+    by_cublas = not is_half(x.dtype) and not _takes_units(x)
+    return by_cublas and pointwise.suits(g) and g.places == g.size
 
 
 def _alike(*arrays: Array) -> list[Array]:
