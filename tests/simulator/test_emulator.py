@@ -566,6 +566,14 @@ def test_a_race_is_found(body, said):
         run("const float* x, float* y", lines, *arguments, block=(64,), shared_mem=256)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_race_is_found_in_every_order(seed):
+    """Also where the one that writes was the last to read."""
+    body = "int i = threadIdx.x;\nfloat v = y[0];\ny[i == 1 ? 0 : i + 1] = v + 1;"
+    with order(seed), races_found(), pytest.raises(LaunchError, match="a race: element 0 of `y`"):
+        run("float* y", body, np.zeros(4, np.float32), block=(3,))
+
+
 def test_blocks_race():
     body = "y[threadIdx.x] = 1;"
     with races_found(), pytest.raises(LaunchError, match="by thread . of another block"):
