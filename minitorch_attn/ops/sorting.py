@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..engine import ShapeError, Tensor, array_module, primitive
+from ..engine.backend import on_gpu
+from ..engine.dtypes import accumulator
 from ..engine.tensor import operand
 from .arguments import integer
 from .axes import axis_of
@@ -55,6 +57,8 @@ def argsort(x, *, dim=-1, descending=False, stable=False):
     if x.ndim == 0:
         return array_module(x).zeros((), np.int64), None
     axis = axis_of("argsort", dim, x.ndim)
+    if on_gpu(x):  # CuPy does not sort bfloat16
+        x = x.astype(accumulator(x.dtype), copy=False)
     if not descending:
         return x.argsort(axis=axis, kind="stable"), None
     # Read backwards, an ascending order descends, and equal values too come in reverse: so they

@@ -402,9 +402,12 @@ def _method(name: str, parameters: str) -> Callable:
     """CuPy's method of this name, computed by NumPy's."""
     allowed = signature(parameters)
     waits = name in ("nonzero", "compress")
+    sorts = name in ("sort", "argsort", "partition", "argpartition")
 
     def method(self: ndarray, *args: Any, **settings: Any) -> Any:
         allowed.bind(*args, **settings)
+        if sorts and self.dtype.name == "bfloat16":
+            raise NotImplementedError("Sorting arrays with dtype 'bfloat16' is not supported")
         if settings.get("kind") not in (None, "stable"):
             raise ValueError("kind can only be None or 'stable'")
         if waits:

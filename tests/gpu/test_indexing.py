@@ -94,6 +94,13 @@ def test_sorting_keeps_the_order_of_equals_and_puts_nan_last(card, descending):
     check(lambda x: F.topk(x, 4, largest=descending), x)
 
 
+def test_bfloat16_is_sorted(card):
+    """CuPy itself refuses."""
+    x = mt.tensor([[3.0, -1.0, 2.0]], dtype="bfloat16").to("cuda")
+    assert F.sort(x)[0].tolist() == [[-1, 2, 3]]
+    assert F.topk(x, 2)[1].tolist() == [[0, 2]]
+
+
 def test_an_index_out_of_bounds_counts_on_from_the_other_end(card):
     x = on_card([10.0, 11.0, 12.0])
     np.testing.assert_array_equal(x[on_card([3, 4, -4])].numpy(), [10, 11, 12])
