@@ -27,15 +27,16 @@ attention_forward(const T* q, const T* k, const T* v, T* y, acc_t* log_sum, SCOR
         for (int r = 0; r < HELD; ++r) {
             highest[r] = row_max(highest[r]);
             risen |= highest[r] != shrink[r];
-            reference[r] = highest[r] == HIDDEN ? 0 : highest[r];  // no key yet: 2^(-inf) = 0
-            shrink[r] = exp2(shrink[r] - reference[r]);
+            const acc_t before = LOG2_E * shrink[r];
+            reference[r] = highest[r] == HIDDEN ? 0 : LOG2_E * highest[r];  // of no key: 2^-inf = 0
+            shrink[r] = exp2(before - reference[r]);
             total[r] *= shrink[r];
         }
         if (__ballot_sync(0xffffffffu, risen))
             each(sum, [&](acc_t& x, int r, int) { x *= shrink[r]; });
 
         each(p, [&](acc_t& x, int r, int column) {
-            x = exp2(x - reference[r]);
+            x = exp2(fma(LOG2_E, x, -reference[r]));
             total[r] += x;
             x *= scores.noise(query0 + row_of(r), key0 + column);
         });

@@ -1,12 +1,13 @@
 // Softmax attention: forward, and the gradients of queries, keys, values and bias.
 //
-// Scores are kept to the base 2, as the GPU has an instruction for 2^x: with the factor
-// scale * log2(e) in s,
+// The GPU has an instruction for 2^x, so logarithms are to the base 2: with c = log2(e),
 //
-//     p_ij = 2^(s_ij - l_i),   l_i = log2 sum_j 2^s_ij.
+//     p_ij = 2^(c s_ij - l_i),   l_i = log2 sum_j 2^(c s_ij).
+//
+// (c s - l is rounded once: large scores lose no digits to c.)
 //
 // Forward: a block owns ROWS queries and meets the keys COLUMNS at a time. Of each query it keeps
-// the largest score m so far, and relative to 2^m the sum of exponentials and the sum of values.
+// the largest score so far, m / c, and relative to 2^m the sum of powers and the sum of values.
 // When a tile brings a larger m', both are multiplied by 2^(m - m') (online softmax).
 //
 // Backward: from l_i the weights of any tile follow at once, and with a_i = dy_i . y_i
@@ -22,7 +23,7 @@
 // Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018), algorithm 3.
 // Dao, "FlashAttention-2" (2023), algorithms 1 and 2.
 
-constexpr double LOG2_E = 1.4426950408889634;
+constexpr acc_t LOG2_E = 1.4426950408889634;
 #define HIDDEN acc_t(__int_as_float(0xff800000))  // -inf, the score of a key that is not looked at
 
 // What scores and weights are computed from, beside queries and keys.
@@ -32,7 +33,7 @@ constexpr double LOG2_E = 1.4426950408889634;
         long long dropped, long long seed
 #define SCORES(n)                                                                                  \
     Scores {                                                                                       \
-        (int)L, (int)S, acc_t(scale * LOG2_E), mask + (MASK ? which[n] * mask_item : 0), mask_row, \
+        (int)L, (int)S, acc_t(scale), mask + (MASK ? which[n] * mask_item : 0), mask_row,          \
             (int)mask_column, acc_t(kept), (unsigned)dropped, (unsigned)seed, (unsigned)(n * L)    \
     }
 
@@ -57,7 +58,7 @@ __device__ __forceinline__ void each_place(Tile<COLUMNS>& a, Tile<COLUMNS>& b, i
 // The scores of an item of the batch: what stands between q k^T and the weights.
 struct Scores {
     int L, S;
-    acc_t scale;  // times log2(e)
+    acc_t scale;
     const MASK_T* mask;
     long long mask_row;
     int mask_column;
@@ -83,7 +84,7 @@ struct Scores {
         each_place<KEYS_ARE_ROWS>(s, s, row0, column0, [&](acc_t& x, acc_t&, int i, int j) {
             x *= scale;
             if (MASK == 1 && !masks(i, j)) x = HIDDEN;
-            if (MASK == 2) x += acc_t(LOG2_E) * acc_t(masks(i, j));
+            if (MASK == 2) x += acc_t(masks(i, j));
         });
         const int i0 = KEYS_ARE_ROWS ? column0 : row0, i1 = i0 + (KEYS_ARE_ROWS ? COLUMNS : ROWS);
         const int j0 = KEYS_ARE_ROWS ? row0 : column0, j1 = j0 + (KEYS_ARE_ROWS ? ROWS : COLUMNS);
@@ -101,7 +102,7 @@ struct Scores {
         each_place<KEYS_ARE_ROWS>(p, ds, row0, column0, [&](acc_t& p, acc_t& ds, int i, int j) {
             const int known = min(i, L - 1);
             const acc_t factor = noise(i, j);
-            p = exp2(p - log_sum[known]);
+            p = exp2(fma(LOG2_E, p, -log_sum[known]));
             ds = p * (factor * ds - along[known]);
             p *= factor;
         });
