@@ -19,7 +19,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class ndarray:
 
     Parameters
     ----------
-    shape, dtype, strides, order
+    shape, dtype, order
         As in CuPy: memory of this form, with nothing sensible in it.
 
     Attributes
@@ -70,9 +70,9 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, shape: Any, dtype: Any = float, order: str = "C"):
+    def __init__(self, shape: Any, dtype: Any = float, order: Any = "C"):
         self._host = rubbish(np.empty(shape, dtype, order))
-        self.base = None
+        self.base: ndarray | None = None
 
     # -- what it is ---------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class ndarray:
 
     # -- to the host --------------------------------------------------------------------
 
-    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True):
+    def get(self, stream: Any = None, order: Any = "C", out: Any = None, blocking: bool = True):
         """A copy in the host's memory."""
         copied_to_host()
         if out is None:
@@ -144,7 +144,7 @@ class ndarray:
         copied_to_host()
         return self._host.tolist()
 
-    def tobytes(self, order: str = "C") -> bytes:
+    def tobytes(self, order: Any = "C") -> bytes:
         """The values as bytes."""
         copied_to_host()
         return self._host.tobytes(order)
@@ -190,6 +190,10 @@ class ndarray:
 
     def __deepcopy__(self, memo: dict) -> ndarray:
         return self.copy()
+
+    if TYPE_CHECKING:  # attached below
+
+        def __getattr__(self, name: str) -> Any: ...
 
     # -- elements -----------------------------------------------------------------------
 
@@ -292,7 +296,8 @@ def wrap(result: Any, *sources: Any) -> Any:
 
 def _owner(array: np.ndarray) -> Any:
     """The array whose memory a view shows; as_strided puts other objects between the two."""
-    owner = base = array
+    owner: Any = array
+    base: Any = array
     while (base := getattr(base, "base", None)) is not None:
         owner = base
     return owner
@@ -315,7 +320,7 @@ def host(value: Any) -> Any:
     return value
 
 
-def upload(values: Any, dtype: Any = None, order: str | None = None) -> ndarray:
+def upload(values: Any, dtype: Any = None, order: Any = None) -> ndarray:
     """Values of the host, copied to the device."""
     values = np.array(_without_devices(values), dtype, order=order or "K")
     if values.dtype.kind not in "biufc" and values.dtype.name != "bfloat16":
@@ -359,7 +364,7 @@ def _index_part(part: Any) -> Any:
     if part is None or part is Ellipsis or isinstance(part, slice):
         return part
     if isinstance(part, SCALARS) and not isinstance(part, (bool, np.bool_)):
-        return operator.index(part)
+        return operator.index(part)  # type: ignore[arg-type]
     empty = isinstance(part, (tuple, list)) and not len(part)
     values = device_operand(part, np.int32 if empty else None)
     if values.dtype.kind not in "biu":

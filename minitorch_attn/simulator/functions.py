@@ -137,7 +137,7 @@ def _operand(value: Any) -> Any:
 
 
 @functools.cache
-def cupy_ufunc(name: str) -> ufunc | None:
+def cupy_ufunc(name: str) -> Any:
     """The ufunc of this name, if CuPy has it."""
     if name == "matmul":  # a ufunc in NumPy
         return cupy_function("numpy", name)
@@ -146,7 +146,7 @@ def cupy_ufunc(name: str) -> ufunc | None:
 
 
 @functools.cache
-def cupy_function(numpy_module: str, name: str) -> Callable | None:
+def cupy_function(numpy_module: str, name: str) -> Any:
     """The function that does what NumPy's of this name does, if CuPy has it."""
     module = numpy_module.replace("numpy", "cupy", 1)
     contents = surface()["modules"].get(module, {})
@@ -251,7 +251,7 @@ def asfortranarray(a: Any, dtype: Any = None) -> ndarray:
 
 
 def asnumpy(
-    a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True
+    a: Any, stream: Any = None, order: Any = "C", out: Any = None, *, blocking: bool = True
 ) -> np.ndarray:
     """A copy in the host's memory; a host's array as it is."""
     if isinstance(a, ndarray):
@@ -292,7 +292,7 @@ def _array_operand(value: Any) -> np.ndarray:
     return value._host
 
 
-def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: Any = None) -> None:
+def copyto(dst: ndarray, src: Any, casting: Any = "same_kind", where: Any = None) -> None:
     """Copy values into an array of the device; of the host, a number only."""
     if isinstance(src, np.ndarray) and src.size != 1:
         raise ValueError("non-scalar numpy.ndarray cannot be used for copyto")

@@ -97,7 +97,7 @@ class Device:
 
 
 def _cuda() -> ModuleType:
-    cuda = ModuleType("cupy.cuda")
+    cuda: Any = ModuleType("cupy.cuda")
     stream = SimpleNamespace(synchronize=Device().synchronize, ptr=0)
     cuda.Device = Device
     cuda.Stream = SimpleNamespace(null=stream)
@@ -135,9 +135,9 @@ def _core() -> SimpleNamespace:
     )
 
 
-def make_cupy() -> StandIn:
+def make_cupy() -> Any:
     """The stand-in module."""
-    cupy = StandIn("cupy")
+    cupy: Any = StandIn("cupy")
     cupy.__version__ = surface()["version"]
     cupy.__path__ = []  # submodules are attributes; none is found on disk
     cupy.ndarray = ndarray

@@ -39,8 +39,8 @@ def surface() -> dict[str, Any]:
 @functools.cache
 def signature(parameters: str) -> Signature:
     """The signature that a stored list of parameters describes."""
-    kind = Parameter.POSITIONAL_OR_KEYWORD
-    found = []
+    kind: Any = Parameter.POSITIONAL_OR_KEYWORD
+    found: list[Parameter] = []
     for word in parameters.split(", ") if parameters else ():
         name = word.strip("*=")
         if word == "*":
@@ -77,7 +77,7 @@ def read_installed() -> dict[str, Any]:
         "methods": methods,
         "attributes": attributes,
         "generator": {
-            name: _parameters(getattr(generator, name)).removeprefix("self, ")
+            name: (_parameters(getattr(generator, name)) or "").removeprefix("self, ")
             for name in _public(generator)
         },
     }
@@ -130,7 +130,7 @@ def _parameters(function: Any) -> str | None:
             if parameter.kind is Parameter.KEYWORD_ONLY and not starred:
                 words.append("*")
             starred |= parameter.kind in (Parameter.KEYWORD_ONLY, Parameter.VAR_POSITIONAL)
-            stars = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
+            stars: dict[Any, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
             equals = "" if parameter.default is Parameter.empty else "="
             words.append(stars.get(parameter.kind, "") + parameter.name + equals)
         return ", ".join(words)
