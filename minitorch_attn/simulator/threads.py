@@ -221,6 +221,11 @@ class Thread:
 
         The sum is right in any order, but floating-point sums round differently in each.
         """
+        if not isinstance(array, Array):
+            raise KernelError(
+                "atomic_add takes the array, the place in it and the number to be added: "
+                f"thread.atomic_add(y, i, value); its first argument is not an array, but {array!r}"
+            )
         return array.touch("atomic", index, value, sys._getframe(1))
 
     def __repr__(self) -> str:
@@ -345,7 +350,7 @@ class Array:
         if len(indices) != len(shape) or not all(isinstance(i, (int, np.integer)) for i in indices):
             raise KernelError(
                 f"{self._name}[{_shown(index)}]: a thread touches one element at a time, so "
-                f"{self._name} of shape {shape} takes {len(shape)} integers"
+                f"{self._name} of shape {shape} takes {len(shape)} integer{'s' * (len(shape) > 1)}"
             )
         if not all(0 <= i < n for i, n in zip(indices, shape)):
             doing = {"read": "reads", "write": "writes", "atomic": "adds to"}[kind]

@@ -293,6 +293,14 @@ def test_a_thread_touches_one_element_at_a_time(touch, words):
         launch(kernel, 1, 1, np.zeros((2, 2)))
 
 
+def test_an_atomic_add_takes_the_array_and_the_place_not_the_element():
+    def add_to_the_element(thread, x):
+        thread.atomic_add(x[0], 1.0, 0)
+
+    with pytest.raises(KernelError, match=r"atomic_add\(y, i, value\).* not an array"):
+        launch(add_to_the_element, 1, 1, np.zeros(2))
+
+
 def test_threads_must_agree_on_the_shape_of_shared_memory():
     def disagree(thread):
         thread.shared("part", 1 + thread.index)
