@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import mutation
 from .backend import Array, as_array
+from .dtypes import accumulator
 from .errors import GraphError, ShapeError, explain
 from .mutation import tick
 
@@ -129,7 +130,8 @@ def gradients(
 def sum_to_shape(dy: Array, shape: tuple[int, ...]) -> Array:
     """Undo broadcasting: sum over the axes that were added, and over those that were 1.
 
-    Copying a value to k places makes its gradient the sum of the k places' gradients.
+    Copying a value to k places makes its gradient the sum of the k places' gradients. Half
+    precision is summed, and returned, in float32.
 
     Raises
     ------
@@ -140,7 +142,8 @@ def sum_to_shape(dy: Array, shape: tuple[int, ...]) -> Array:
     if added < 0 or any(n not in (1, m) for n, m in zip(shape, dy.shape[added:], strict=True)):
         raise ShapeError(f"{shape} does not broadcast to {dy.shape}")
     stretched = [added + i for i, n in enumerate(shape) if n == 1]
-    return dy.sum(axis=(*range(added), *stretched)).reshape(shape)
+    total = dy.sum(axis=(*range(added), *stretched), dtype=accumulator(dy.dtype))
+    return total.reshape(shape)
 
 
 def _check_usable(node: Node) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..engine import DTypeError, Tensor, primitive
+from ..engine.dtypes import accumulator, is_half
 from .arithmetic import maximum, minimum
 from .indexing import gather
 from .masking import masked
@@ -35,7 +36,11 @@ def sum(x, *, dim=None, keepdim=False):
     def vjp_x(dy):
         return np.broadcast_to(_keep(dy, dim, keepdim), shape)
 
-    return x.sum(axis=dim, keepdims=keepdim), vjp_x
+    if is_half(x.dtype):  # on a GPU, where CuPy may add up float16 in float16
+        y = x.sum(axis=dim, keepdims=keepdim, dtype=accumulator(x.dtype)).astype(x.dtype)
+    else:
+        y = x.sum(axis=dim, keepdims=keepdim)
+    return y, vjp_x
 
 
 @primitive(floats="all")

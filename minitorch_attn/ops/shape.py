@@ -13,6 +13,7 @@ import numpy as np
 
 from ..engine import DTypeError, ShapeError, array_module, primitive
 from ..engine.backend import is_array
+from ..engine.dtypes import accumulator
 from ..engine.tensor import operand
 from .arguments import integer, integers
 from .axes import axis_of, check_not_enlarged
@@ -355,7 +356,8 @@ def repeat(x, *, sizes):
     copies_and_sizes = [n for pair in zip(sizes, shape) for n in pair]
 
     def vjp_x(dy):
-        return dy.reshape(copies_and_sizes).sum(axis=tuple(range(0, 2 * len(sizes), 2)))
+        copies = tuple(range(0, 2 * len(sizes), 2))
+        return dy.reshape(copies_and_sizes).sum(axis=copies, dtype=accumulator(dy.dtype))
 
     return np.tile(x, sizes), vjp_x
 

@@ -68,3 +68,13 @@ def test_a_batch_of_rows_is_one_product_on_a_gpu(monkeypatch):
         F.linear(x, mt.ones((5, 4), requires_grad=True, device="cuda")).sum().backward()
     functions.cupy_function.cache_clear()
     assert axes == [(2, 2)] * 3
+
+
+def test_sums_of_half_precision_are_made_in_float32():
+    """Also where they undo broadcasting; ones beyond 2048 are lost in float16."""
+    with simulated_gpu():
+        ones = mt.ones((4096, 2), dtype="float16", device="cuda")
+        b = mt.tensor([0.0, 0.0], dtype="float16", requires_grad=True, device="cuda")
+        assert ones.sum(dim=0).tolist() == [4096, 4096]
+        (ones + b).sum().backward()
+        assert b.grad.tolist() == [4096, 4096]
