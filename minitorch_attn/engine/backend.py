@@ -90,7 +90,7 @@ def check_device(device: str) -> None:
     hint = ""
     if isinstance(device, str) and device.startswith("cuda:"):
         hint = (
-            "; which card is 'cuda' is chosen before Python starts, by the environment variable "
+            "; which card 'cuda' means is chosen before Python starts, by the environment variable "
             f"CUDA_VISIBLE_DEVICES={device.removeprefix('cuda:')}"
         )
     raise DeviceError(f"unknown device {device!r}: there are 'cpu' and 'cuda'{hint}")

@@ -25,13 +25,20 @@ def as_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
 
     Raises
     ------
+    DTypeError
+        If there is no such dtype.
     ImportError
         If bfloat16 is asked for, and the package that brings it to NumPy is not installed.
     """
     global bfloat16_in_use
     if isinstance(dtype, str) and dtype == "bfloat16":
         require("ml_dtypes", extra="bfloat16", purpose="compute in bfloat16")
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        raise DTypeError(
+            f"{dtype!r} is no dtype: name one, such as 'float32', 'bfloat16' or 'int64'"
+        ) from None
     bfloat16_in_use = bfloat16_in_use or _is_bfloat16(dtype)
     return dtype
 

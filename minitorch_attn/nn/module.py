@@ -13,6 +13,7 @@ import numpy as np
 from ..engine import DTypeError, Tensor, as_tensor, inside_layer, no_grad
 from ..engine.dtypes import as_dtype, is_floating
 from ..engine.graph import mode
+from ..ops.conversion import dtype_and_device
 from .hooks import RemovableHandle
 from .parameter import Parameter
 from .representation import title, tree
@@ -330,8 +331,8 @@ class Module:
 
         Parameters
         ----------
-        *targets : str or dtype
-            "cpu" or "cuda" is a device, anything else a dtype.
+        *targets : str, dtype or Tensor
+            "cpu" or "cuda" is a device, anything else a dtype; a tensor stands for its own.
         dtype : dtype, optional
             The floating-point type of what is floating-point; integer buffers stay as they are.
         device : str, optional
@@ -340,15 +341,11 @@ class Module:
         Raises
         ------
         DTypeError
-            If the dtype is not a floating-point type.
+            If there is no such dtype, or it is not a floating-point type.
         DeviceError
             If there is no such device, or no GPU that can be used.
         """
-        for target in targets:
-            if isinstance(target, str) and target.startswith(("cpu", "cuda")):
-                device = target
-            else:
-                dtype = target
+        dtype, device = dtype_and_device(targets, dtype, device)
         if dtype is not None and not is_floating(as_dtype(dtype)):
             raise DTypeError(f"parameters must be floating-point numbers, not {as_dtype(dtype)}")
         for tensor in itertools.chain(self.parameters(), self.buffers()):
@@ -367,6 +364,10 @@ class Module:
     def cpu(self) -> Self:
         """Move parameters and buffers to the CPU."""
         return self.to("cpu")
+
+    def half(self) -> Self:
+        """Convert parameters and buffers to float16."""
+        return self.to(np.float16)
 
     def float(self) -> Self:
         """Convert parameters and buffers to float32."""

@@ -1,5 +1,6 @@
 """The default dtype, results that NumPy would widen, and bfloat16."""
 
+import re
 import sys
 
 import numpy as np
@@ -60,6 +61,12 @@ def test_integers_do_not_widen_floats(inputs, dtype):
 def bfloat16():
     pytest.importorskip("ml_dtypes")
     return as_dtype("bfloat16")
+
+
+@pytest.mark.parametrize("name", ["flaot32", "cuda", 0, ["float32"]])
+def test_an_unknown_dtype_is_named(name):
+    with pytest.raises(DTypeError, match=rf"{re.escape(repr(name))} is no dtype: name one, such"):
+        as_dtype(name)
 
 
 def test_bfloat16_without_its_package_says_what_to_install(monkeypatch):

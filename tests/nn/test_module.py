@@ -117,7 +117,8 @@ def test_conversion_keeps_the_parameters_that_an_optimiser_holds():
         "1.running_var": "float64",
         "1.num_batches_tracked": "int64",
     }
-    assert net.float().to("cpu", "float16").get_submodule("0").weight.dtype == np.float16
+    assert net.half()[0].weight.dtype == np.float16
+    assert net.float().to("cpu", "float16")[0].weight.dtype == np.float16
     assert net.to(dtype="float32", device="cpu").get_submodule("0").weight.dtype == np.float32
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import minitorch_attn as mt
 import minitorch_attn.functional as F
+from minitorch_attn import nn
 from minitorch_attn.ops import operators
 
 from .parity import check_gradients, compare, normal, positive, torch
@@ -232,3 +233,10 @@ def test_to_takes_another_tensors_dtype_and_names_an_unknown_device():
     assert mt.ones(2).to(mt.ones(1, dtype="float64")).dtype == np.float64
     with pytest.raises(mt.DeviceError, match="unknown device 'cuda:0'"):
         mt.ones(2).to("cuda:0")
+
+
+@pytest.mark.parametrize("target", ["gpu", "float33", 0])
+def test_to_something_unknown_says_what_there_is(target):
+    for x in (mt.ones(2), nn.Linear(2, 3)):
+        with pytest.raises(mt.DTypeError, match=rf"to\({target!r}\): neither a device, 'cpu' or"):
+            x.to(target)
