@@ -53,10 +53,11 @@ def beside(
 
 
 def moved(value: Any, device: str) -> Any:
-    """Arrays, also those inside tuples, on a device; anything else as it is."""
+    """Arrays, also those inside tuples and lists, on a device; anything else as it is."""
     if is_array(value):
         return to_device(value, device)
-    return tuple(moved(item, device) for item in value) if type(value) is tuple else value
+    kind = type(value)
+    return kind([moved(item, device) for item in value]) if kind in (tuple, list) else value
 
 
 def _tensors(value: Any) -> Iterator[Any]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from . import backend, devices, graph, mutation
 from .backend import Array
 from .dtypes import as_dtype, get_default_dtype, is_floating, unwidened
-from .errors import DTypeError, GraphError, ShapeError, describe, explain, no_such_dim
+from .errors import DeviceError, DTypeError, GraphError, ShapeError, describe, explain, no_such_dim
 from .graph import Node, mode
 
 _new = object.__new__
@@ -90,6 +91,8 @@ class Tensor:
                 f"the gradient of a tensor of shape {self.shape} is a tensor of that shape, or "
                 f"None to forget it, not {describe(gradient)}"
             )
+        if gradient is not None and backend.gpu_in_use:
+            devices.common_device("x.grad = gradient", {"x": self, "gradient": gradient})
         self._grad = None if gradient is None else as_tensor(gradient)
 
     @property
@@ -304,15 +307,36 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
-    def __getstate__(self) -> tuple:  # what copy and pickle take
+    def __copy__(self) -> Self:
+        return _new(type(self))._become(*self._leaf())
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        return _new(type(self))._become(*copy.deepcopy(self._leaf(), memo))
+
+    def __getstate__(self) -> tuple:  # a pickle holds arrays of NumPy, and says where they lay
+        values, requires_grad, gradient = self._leaf()
+        return backend.to_device(values, "cpu"), self.device, requires_grad, gradient
+
+    def __setstate__(self, state: tuple) -> None:
+        values, device, requires_grad, gradient = state
+        try:
+            values = backend.to_device(values, device)
+        except (DeviceError, ImportError) as error:
+            raise type(error)(
+                f"{error}; to load a tensor or model without a GPU, pickle x.cpu() or model.cpu()"
+            ) from None
+        self._become(values, requires_grad, gradient)
+
+    def _leaf(self) -> tuple[Array, bool, Tensor | None]:
+        """What a copy is made of."""
         if not self.is_leaf:
             raise GraphError("only leaf tensors can be copied or pickled: use x.detach()")
         return self._data, self.requires_grad, self.grad
 
-    def __setstate__(self, state: tuple) -> None:
-        self._data, requires_grad, self.grad = state
-        self._node = None
+    def _become(self, values: Array, requires_grad: bool, gradient: Tensor | None) -> Self:
+        self._data, self._node, self._grad = values, None, gradient
         self.requires_grad = requires_grad
+        return self
 
     def __repr__(self) -> str:
         body = np.array2string(
@@ -538,7 +562,8 @@ def as_numbers(data: Any, dtype: Any = None) -> Array:
         values = data
     else:
         try:
-            values = np.asarray(_plain(data))
+            plain = _plain(data)
+            values = np.asarray(devices.moved(plain, "cpu") if backend.gpu_in_use else plain)
         except ValueError as error:
             raise ShapeError(f"nested lists of unequal lengths make no tensor ({error})") from None
         if values.dtype == np.float64 and dtype is None and not hasattr(data, "dtype"):

@@ -5,6 +5,8 @@ On the simulated card, and on a real one where there is one.
 
 import contextlib
 import copy
+import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -172,6 +174,45 @@ def test_a_module_moves_with_its_parameters_buffers_and_gradients():
     assert [id(p) for p in model.parameters()] == before, "the optimiser must still hold them"
     optimizer.step()
     assert {t.device for t in model.cpu().buffers()} == {"cpu"}
+
+
+def test_a_gradient_lies_with_its_tensor():
+    x = mt.tensor(values(3), requires_grad=True, device="cuda")
+    with pytest.raises(mt.DeviceError, match="x .* lies on 'cuda' and gradient .* on 'cpu'"):
+        x.grad = mt.ones(3)
+    assert x.grad is None
+
+
+def test_nested_lists_may_hold_tensors_of_both_devices():
+    losses = mt.tensor([mt.tensor(1.0, device="cuda"), (mt.tensor(2.0)), 3.0])
+    assert losses.device == "cpu"
+    assert losses.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_copy_stays_on_the_device(card):
+    model = network().to("cuda")
+    model(mt.ones(2, 3, 5, 5, device="cuda")).sum().backward()
+    before = card.to_host if card else None
+    other = copy.deepcopy(model)
+    assert card is None or card.to_host == before
+    assert {t.device for t in (*other.parameters(), *other.buffers())} == {"cuda"}
+    assert {p.grad.device for p in other.parameters()} == {"cuda"}
+    with mt.no_grad():
+        other[0].weight += 1
+    assert (model[0].weight.numpy() != other[0].weight.numpy()).all()
+
+
+def test_a_pickle_comes_back_to_the_gpu_or_says_that_there_is_none(monkeypatch):
+    model = network().to("cuda")
+    pickled = pickle.dumps(model)
+    again = pickle.loads(pickled)
+    assert again[0].weight.device == again[1].running_mean.device == "cuda"
+    np.testing.assert_array_equal(again[0].weight.numpy(), model[0].weight.numpy())
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(
+        ImportError, match=r"install .*without a GPU, pickle x.cpu\(\) or model.cpu"
+    ):
+        pickle.loads(pickled)
 
 
 def test_a_module_gives_the_same_there():
