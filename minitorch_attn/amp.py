@@ -52,7 +52,8 @@ def autocast(dtype: Any = "float16", enabled: bool = True) -> Iterator[None]:
     comes back in float32. Where a float64 takes part, nothing is cast.
 
     The backward pass and the optimiser's step belong outside of the block: a backward pass
-    computes each gradient in the precision of the operation. May also decorate a function.
+    computes each gradient in the precision of the operation. May also decorate a function:
+    ``@autocast("float16")``. It names no device (PyTorch's `device_type`): it holds on all.
 
     Parameters
     ----------
@@ -82,7 +83,10 @@ class _Casts:
 
     def __init__(self, low: np.dtype):
         if not is_half(low):
-            raise DTypeError(f"autocast computes products in 'float16' or 'bfloat16', not {low}")
+            raise DTypeError(
+                f"autocast computes products in 'float16' or 'bfloat16', not {low}; "
+                "enabled=False computes them in their inputs' own precision"
+            )
         self.low = low
         # id of a parameter's array, and whether its cast is recorded -> (array, cast, when)
         self.kept: dict[tuple[int, bool], tuple[Array, Tensor, int]] = {}
@@ -145,6 +149,8 @@ class GradScaler:
     ------
     ValueError
         If a setting is out of its range.
+    TypeError
+        If a device is given, as PyTorch's scaler takes one.
 
     References
     ----------
@@ -160,6 +166,11 @@ class GradScaler:
         growth_interval: int = 2000,
         enabled: bool = True,
     ):
+        if isinstance(init_scale, str):
+            raise TypeError(
+                f"init_scale is the first factor of the loss, not {init_scale!r}: a GradScaler "
+                "names no device, it works where the gradients lie"
+            )
         if not (0 < init_scale < math.inf and growth_factor > 1 and 0 < backoff_factor < 1):
             raise ValueError(
                 "GradScaler needs init_scale above 0, growth_factor above 1 and backoff_factor "

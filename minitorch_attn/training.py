@@ -141,6 +141,8 @@ def fit(
         If the checkpoint is damaged, or of a training with other settings; nothing is changed.
     TypeError
         If the train_loader has no length, as a generator, which is used up after one epoch.
+    ValueError
+        If an option is none of those it may be.
     KeyboardInterrupt
         If it is stopped by hand: history and checkpoint are those of the last finished epoch.
 
@@ -162,6 +164,7 @@ def fit(
             f"{type(train_loader).__name__} does not: pass a DataLoader or a list of batches"
         )
     history = {} if history is None else history
+    _check_precision(precision)
     scaler = GradScaler(enabled=precision == "float16")
     saved = None
     if checkpoint is not None:
@@ -257,8 +260,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no samples.
+        If there are no samples, or no such precision.
     """
+    _check_precision(precision)
     means, device = _Means(), _device(model)
     with _evaluating(model), no_grad(), _computing_in(precision):
         for batch in loader:
@@ -344,6 +348,14 @@ def _moved(value: Any, device: str) -> Any:
 def _device(model: Module) -> str:
     """Where a model's parameters lie; a model without any is at home on the CPU."""
     return next((p.device for p in model.parameters()), "cpu")
+
+
+def _check_precision(precision: str | None) -> None:
+    if precision not in (None, "float16", "bfloat16"):
+        raise ValueError(
+            f"precision is 'float16' or 'bfloat16', not {precision!r}; leave it out to compute in "
+            "the precision of the parameters"
+        )
 
 
 def _computing_in(precision: str | None) -> contextlib.AbstractContextManager[None]:

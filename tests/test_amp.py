@@ -213,6 +213,11 @@ def test_settings_out_of_range_are_refused(settings):
         GradScaler(**settings)
 
 
+def test_a_device_as_for_pytorchs_scaler_is_refused():
+    with pytest.raises(TypeError, match="not 'cuda': a GradScaler names no device"):
+        GradScaler("cuda")
+
+
 # -- the training loop ----------------------------------------------------------------------------
 
 
@@ -254,6 +259,15 @@ def test_a_training_in_half_precision_learns_as_one_in_float32(precision):
 def large_loss(output, targets):
     """Times 65536 it is more than float16 holds: the first steps are left out."""
     return F.cross_entropy(output, targets) * 1e3
+
+
+@pytest.mark.parametrize("precision", ["float32", "half", np.float16])
+def test_another_precision_is_refused_rather_than_left_without_a_scaled_loss(precision):
+    model = nn.Linear(4, 2)
+    with pytest.raises(ValueError, match="precision is 'float16' or 'bfloat16', not .*leave it"):
+        fit(model, [], optimizer=optim.SGD(model.parameters(), lr=1), epochs=1, precision=precision)
+    with pytest.raises(ValueError, match="precision is 'float16' or 'bfloat16', not .*leave it"):
+        evaluate(model, [], precision=precision)
 
 
 def test_a_batch_whose_scaled_gradients_overflow_takes_no_step_and_stops_nothing():
