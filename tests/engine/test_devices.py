@@ -208,10 +208,9 @@ def test_a_pickle_comes_back_to_the_gpu_or_says_that_there_is_none(monkeypatch):
     again = pickle.loads(pickled)
     assert again[0].weight.device == again[1].running_mean.device == "cuda"
     np.testing.assert_array_equal(again[0].weight.numpy(), model[0].weight.numpy())
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(
-        ImportError, match=r"install .*without a GPU, pickle x.cpu\(\) or model.cpu"
-    ):
+    told = r"install .*without a GPU, pickle x.cpu\(\) or model.cpu"
+    with monkeypatch.context() as without, pytest.raises(ImportError, match=told):
+        without.setitem(sys.modules, "cupy", None)
         pickle.loads(pickled)
 
 
