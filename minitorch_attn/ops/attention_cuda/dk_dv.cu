@@ -20,7 +20,7 @@ attention_dk_dv(const T* q, const T* k, const T* v, const T* dy, const acc_t* lo
         tile_by_matrix(sum_v, p, of_dy);
         tile_by_matrix(sum_k, ds, of_q);
     });
-    each(sum_k, [&](acc_t& x, int, int) { x *= scale; });
+    each(sum_k, [&](acc_t& x, int, int) { x *= scores.scale; });
     store(dk + (n * S + key0) * D, sum_k, S - key0);
     store(dv + (n * S + key0) * DV, sum_v, S - key0);
 }

@@ -19,6 +19,6 @@ attention_dq(const T* q, const T* k, const T* v, const T* dy, const acc_t* log_s
         scores.again<false>(p, ds, query0, key0, log_sum + n * L, along + n * L);
         tile_by_matrix(sum, ds, of_k);
     });
-    each(sum, [&](acc_t& x, int, int) { x *= scale; });
+    each(sum, [&](acc_t& x, int, int) { x *= scores.scale; });
     store(dq + (n * L + query0) * D, sum, L - query0);
 }

@@ -96,8 +96,9 @@ struct Scores {
 
     // Products q k^T and dy v^T as weights, with noise, and as gradients of the scores.
     template <bool KEYS_ARE_ROWS>
-    __device__ __forceinline__ void again(Tile<COLUMNS>& p, Tile<COLUMNS>& ds, int row0, int column0,
-                                          const acc_t* log_sum, const acc_t* along) const {
+    __device__ __forceinline__ void again(Tile<COLUMNS>& p, Tile<COLUMNS>& ds, int row0,
+                                          int column0, const acc_t* log_sum,
+                                          const acc_t* along) const {
         finish<KEYS_ARE_ROWS>(p, row0, column0);
         each_place<KEYS_ARE_ROWS>(p, ds, row0, column0, [&](acc_t& p, acc_t& ds, int i, int j) {
             const int known = min(i, L - 1);

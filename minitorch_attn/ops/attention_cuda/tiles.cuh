@@ -8,9 +8,9 @@
 //   - what was computed lies as the left factor of the next product wants it: scores become weights
 //     and multiply the values without leaving the registers.
 //
-// Every product of attention is then one of two: rows by rows (q k^T, dy v^T), both in shared memory,
-// or a tile in registers by a matrix in shared memory (p v, ds k). Where weights must be transposed
-// (p^T dy, ds^T q), the scores are computed with the keys as rows: then they are already.
+// Every product of attention is then one of two: rows by rows (q k^T, dy v^T), both in shared
+// memory, or a tile in registers by a matrix in shared memory (p v, ds k). Where weights must be
+// transposed (p^T dy, ds^T q), the scores are computed with the keys as rows: so they already are.
 //
 // T       what the arrays hold              UNIT    16: matrix units, of 16-bit numbers (MMA says
 // D, DV   features of keys and values,              which), 32: of floats as TF32, 0: none, exact
@@ -91,7 +91,8 @@ __device__ __forceinline__ void add_products(Tile<WIDTH>& d, const unsigned (&a)
 // d += a b^T, of rows of a (ROWS x DEPTH) and of b (WIDTH x DEPTH).
 template <int DEPTH, int WIDTH>
 __device__ __forceinline__ void rows_by_rows(Tile<WIDTH>& d, const T* a, const T* b) {
-    const T* own = &a[(threadIdx.x / 32 * SLABS * 16 + lane() % 16) * pitch<DEPTH> + lane() / 16 * 8];
+    const int row = threadIdx.x / 32 * SLABS * 16 + lane() % 16;
+    const T* own = &a[row * pitch<DEPTH> + lane() / 16 * 8];
     b += (lane() / 16 * 8 + lane() % 8) * pitch<DEPTH> + lane() / 8 % 2 * 8;
     #pragma unroll
     for (int k = 0; k < DEPTH; k += 16) {
