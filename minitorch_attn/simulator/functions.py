@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -261,9 +262,7 @@ def asnumpy(
 
 def get_array_module(*args: Any) -> Any:
     """`cupy` if an array of the device is among the arguments, else `numpy`."""
-    import cupy
-
-    return cupy if any(isinstance(x, ndarray) for x in args) else np
+    return sys.modules["cupy"] if any(isinstance(x, ndarray) for x in args) else np
 
 
 def einsum(*operands: Any, dtype: Any = None, optimize: Any = False) -> ndarray:

@@ -60,8 +60,7 @@ def signature(parameters: str) -> Signature:
 
 def read_installed() -> dict[str, Any]:
     """The surface of the CuPy that is installed."""
-    import cupy
-
+    cupy: Any = importlib.import_module("cupy")
     methods, attributes = {}, []
     for name in _public(cupy.ndarray):
         member = getattr(cupy.ndarray, name)
