@@ -274,7 +274,7 @@ def _restored(value: Any, p: Tensor, name: str) -> Any:
     array = as_tensor(value).data
     if array.shape != p.shape:
         raise ValueError(f"{name!r} of shape {array.shape} is no state of a parameter {p.shape}")
-    return to_device(array, p.device).astype(accumulator(p.dtype), copy=True)
+    return to_device(array, p.device).astype(accumulator(p.dtype), order="C", copy=True)
 
 
 # What the kernels of optimisers share: a parameter in the precision in which it is moved.

@@ -163,6 +163,17 @@ def test_gradients_may_lie_in_memory_in_another_order(card, clipped):
     np.testing.assert_allclose(p.cpu().numpy(), expected, rtol=1e-5)
 
 
+def test_what_is_loaded_may_lie_in_memory_in_another_order(card):
+    p = nn.Parameter(mt.zeros(2, 3, device="cuda"))
+    optimizer = optim.SGD([p], lr=1.0, momentum=1.0)
+    state = optimizer.state_dict()
+    state["state"][0]["momentum_buffer"] = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    optimizer.load_state_dict(state)
+    p.grad = mt.zeros(2, 3, device="cuda")
+    optimizer.step()
+    np.testing.assert_array_equal(p.cpu().numpy(), -np.arange(6.0).reshape(2, 3))
+
+
 def test_the_engine_hears_of_a_step_by_a_kernel(card):
     p = nn.Parameter(mt.ones(2, device="cuda"))
     loss = (p * p).sum()
