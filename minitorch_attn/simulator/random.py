@@ -20,9 +20,7 @@ class Generator:
     """
 
     def __init__(self, seed: Any = None):
-        self._numpy = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence(seed).spawn(1)[0])
-        )
+        self._numpy = np.random.Generator(np.random.Philox(seed))
 
 
 def _method(name: str, parameters: str) -> Callable:
