@@ -201,6 +201,16 @@ def test_arrays_in_any_order_of_memory(card):
     np.testing.assert_allclose(y.cpu().numpy(), expected.numpy(), atol=1e-6)
 
 
+def test_arrays_may_begin_at_any_element(card):
+    q = mt.tensor(normal(1 + 7 * 16), dtype="float32", device="cuda")[1:].reshape(7, 16)
+    dy = mt.tensor(normal(1 + 7 * 16), dtype="float32", device="cuda")[1:].reshape(7, 16)
+    whole = q.clone().requires_grad_()
+    q.requires_grad_()
+    F.scaled_dot_product_attention(q, q, q).backward(dy)
+    F.scaled_dot_product_attention(whole, whole, whole).backward(dy.clone())
+    np.testing.assert_array_equal(q.grad.cpu().numpy(), whole.grad.cpu().numpy())
+
+
 def test_the_host_waits_for_nothing(card):
     if card is None:
         pytest.skip("the simulated card counts")

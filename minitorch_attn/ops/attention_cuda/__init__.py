@@ -183,10 +183,15 @@ def _padded(features: int) -> int:
 
 
 def _with_zeros(x: Array) -> Array:
-    """Tokens with zeros behind their features, up to a multiple of the kernels' step."""
+    """Tokens with zeros behind their features, up to a multiple of the kernels' step.
+
+    They begin at a multiple of 16 bytes, as copies past the registers need it: a part of an array
+    may begin anywhere.
+    """
     xp, features = array_module(x), x.shape[2]
     if features == _padded(features):
-        return xp.ascontiguousarray(x)
+        x = xp.ascontiguousarray(x)
+        return x if x.data.ptr % 16 == 0 else x.copy()
     wider = xp.zeros((*x.shape[:2], _padded(features)), x.dtype)
     wider[..., :features] = x
     return wider
