@@ -23,6 +23,7 @@ from .engine import (
     manual_seed,
     no_grad,
 )
+from .engine.backend import is_array, to_device
 from .nn import Module
 from .nn.utils import clip_grad_norm_
 from .optim import Optimizer
@@ -335,9 +336,11 @@ def _pair(batch: Any, device: str) -> tuple[Any, Any]:
 
 
 def _moved(value: Any, device: str) -> Any:
-    """Tensors, also those in tuples, lists and dicts, on a device; anything else as it is."""
+    """Tensors and arrays, also in tuples, lists and dicts, on a device; anything else as it is."""
     if isinstance(value, Tensor):
         return value.to(device)
+    if is_array(value):
+        return to_device(value, device)
     if isinstance(value, dict):
         return {key: _moved(item, device) for key, item in value.items()}
     if type(value) in (tuple, list):

@@ -93,6 +93,7 @@ class Tensor:
             )
         if gradient is not None and backend.gpu_in_use:
             devices.common_device("x.grad = gradient", {"x": self, "gradient": gradient})
+            gradient = devices.moved(gradient, self.device)
         self._grad = None if gradient is None else as_tensor(gradient)
 
     @property

@@ -181,6 +181,8 @@ def test_a_gradient_lies_with_its_tensor():
     with pytest.raises(mt.DeviceError, match="x .* lies on 'cuda' and gradient .* on 'cpu'"):
         x.grad = mt.ones(3)
     assert x.grad is None
+    x.grad = np.ones(3)
+    assert x.grad.device == "cuda"
 
 
 def test_nested_lists_may_hold_tensors_of_both_devices():

@@ -10,6 +10,7 @@ import minitorch_attn.functional as F
 from minitorch_attn import models, nn
 from minitorch_attn.engine import backend
 from minitorch_attn.simulator import simulated_gpu
+from minitorch_attn.training import evaluate, fit
 
 
 @pytest.fixture(params=["simulated", pytest.param("card", marks=pytest.mark.gpu)])
@@ -119,6 +120,17 @@ def test_a_step_in_mixed_precision_waits_once_for_whether_its_gradients_are_fini
     assert {p.dtype.name for p in model.parameters()} == {"float32"}
     _, expected, _ = trained("SE-ResNet", "SGD", "cpu", "float32")
     np.testing.assert_allclose([loss.item() for loss in losses], expected, rtol=0.02)
+
+
+def test_batches_of_arrays_go_to_the_model(card):
+    x, y = images()
+    model = models.se_resnet(5, 3, widths=(4, 8, 8), reduction=2).to("float64").to("cuda")
+    tensors, arrays = [(mt.tensor(x), mt.tensor(y))], [(x, y)]
+    before = evaluate(model, tensors)["loss"]
+    assert evaluate(model, arrays)["loss"] == before
+    optimizer = mt.optim.SGD(model.parameters(), lr=0.05)
+    fit(model, arrays, optimizer=optimizer, epochs=1, progress=False)
+    assert evaluate(model, tensors)["loss"] < before
 
 
 @pytest.mark.gpu
