@@ -89,20 +89,24 @@ class Kernel:
         ValueError
             If an array is not C-contiguous: a kernel gets nothing but its first address.
         """
+        grid, block = _three(grid), _three(block)
+        xp, given = np, []
         for i, argument in enumerate(arguments):
-            if is_array(argument) and not argument.flags.c_contiguous:
+            if not is_array(argument):
+                given.append(_number(argument))
+            elif argument.flags.c_contiguous:
+                xp = array_module(argument)
+                given.append(argument)
+            else:
                 raise ValueError(
                     f"kernel {self.name!r}: argument {i} of shape {argument.shape} is not "
                     "C-contiguous: give ascontiguousarray() of it"
                 )
-        grid, block = _three(grid), _three(block)
         if math.prod(grid) == 0 or math.prod(block) == 0:
             return  # no element to work on
-        xp = next(array_module(x) for x in arguments if is_array(x))
-        macros = tuple((name, c_constant(value)) for name, value in sorted(constants.items()))
-        compiled = _compiled(xp, self, macros)
+        compiled = _compiled(xp, self, tuple(constants.items()))
         compiled.ask(shared)
-        compiled.run(grid, block, tuple(map(_argument, arguments)), shared_mem=shared)
+        compiled.run(grid, block, tuple(given), shared_mem=shared)
 
     def over(self, count: int, *arguments: Any, **constants: Any) -> None:
         """Run the kernel with a thread for each of `count` elements, which `FOR_EACH` finds."""
@@ -140,9 +144,9 @@ def c_constant(value: Any) -> str:
     return _C_TYPES[name]
 
 
-@functools.cache
-def _compiled(xp: ModuleType, kernel: Kernel, constants: tuple[tuple[str, str], ...]) -> _Compiled:
-    return _Compiled(raw_kernel(xp, kernel.code(dict(constants)), kernel.name))
+@functools.cache  # by the constants as they are given: to spell them takes longer than to look up
+def _compiled(xp: ModuleType, kernel: Kernel, constants: tuple[tuple[str, Any], ...]) -> _Compiled:
+    return _Compiled(raw_kernel(xp, kernel.code(dict(sorted(constants))), kernel.name))
 
 
 class _Compiled:
@@ -168,8 +172,6 @@ def _three(size: Size) -> tuple[int, ...]:
     return (*sizes, *(1,) * (3 - len(sizes)))
 
 
-def _argument(value: Any) -> Any:
-    """Numbers in the two types that kernels declare them with."""
-    if is_array(value):
-        return value
+def _number(value: Any) -> Any:
+    """A number in one of the two types that kernels declare them with."""
     return np.float64(value) if isinstance(value, (float, np.floating)) else np.int64(value)
