@@ -137,8 +137,8 @@ figure
 # ### A softmax by many threads
 #
 # Lesson 20 met the keys of a row one by one, and kept their maximum $m$ and their sum $l = \sum_j e^{x_j
-# - m}$. Now the numbers of a row are dealt out to threads. Thread 1 has met the set $J_1$, thread 2 the
-# set $J_2$:
+# - m}$. Now the numbers of a row are dealt out to threads, each number to one. Thread 1 has met the set $J_1$,
+# thread 2 the set $J_2$:
 #
 # $$m_1 = \max_{j \in J_1} x_j, \quad l_1 = \sum_{j \in J_1} e^{x_j - m_1}, \qquad\text{and}\quad
 # m_2,\ l_2 \text{ likewise.}$$
@@ -157,7 +157,7 @@ figure
 #
 # The right side does not care which of the two is the first, nor, since it is exact, in which order
 # more of them are joined. So pairs may join, then pairs of pairs: a **tree**, of $\log_2 T$ steps for $T$
-# threads. A sum alone ($l = l_1 + l_2$) and a maximum alone make the same tree.
+# threads (we let $T$ be a power of two). A sum alone ($l = l_1 + l_2$) and a maximum alone make the same tree.
 #
 # The way back of lesson 11, $dx_i = y_i\, (dy_i - \sum_j y_j\, dy_j)$, needs one sum over each row: one
 # more tree.
@@ -171,7 +171,7 @@ figure
 # e_{\min} \le e \le e_{\max}$$
 #
 # - **Spacing.** From $k$ to $k + 1$ it is $2^{e - p}$: the larger the number, the coarser. Rounding to the
-#   nearest errs by half of that, a share of at most $2^{-p-1}$ of the number.
+#   nearest errs by at most half of that, a share of at most $2^{-p-1}$ of the number.
 # - **Largest**: $e = e_{\max}$, $k = 2^p - 1$ give $2^{e_{\max}} (2 - 2^{-p})$. Beyond lies infinity.
 # - **Smallest.** Below $2^{e_{\min}}$ the exponent can fall no more. There the numbers go on evenly down
 #   to 0, with the last spacing, $2^{e_{\min} - p}$ (*subnormal* numbers): fewer and fewer digits.
@@ -183,22 +183,22 @@ figure
 # | float16 | 5 | 10 | -14, 15 | 65504 | $6.1 \cdot 10^{-5}$ | $6.0 \cdot 10^{-8}$ | $5 \cdot 10^{-4}$ |
 # | bfloat16 | 8 | 7 | -126, 127 | $3.4 \cdot 10^{38}$ | $1.2 \cdot 10^{-38}$ | $9.2 \cdot 10^{-41}$ | $4 \cdot 10^{-3}$ |
 #
-# float16 has digits but little range, bfloat16 range but few digits. Half the bytes means half the
-# time wherever $b / B$ decides; and cards have units that multiply matrices of 16-bit numbers many
-# times as fast as those of 32, adding up in 32.
+# float16 has digits but little range, bfloat16 range but few digits. Half the bytes means half the least
+# time wherever $b / B$ decides; and newer cards have units that multiply matrices of 16-bit numbers, adding
+# up in 32 bits, at many times the rate $R$ of float32.
 #
 # ### Why a loss is scaled
 #
-# Gradients are small, and float16 loses digits below $6 \cdot 10^{-5}$ and has nothing below $3 \cdot
-# 10^{-8}$. Multiply the loss by $s$. Every rule
-# is linear in $dy$, so by the chain rule *every* gradient becomes $s$ times itself:
+# Gradients are small; float16 loses digits below $6 \cdot 10^{-5}$, and what is at most $3 \cdot
+# 10^{-8}$ becomes 0. Multiply the loss by $s$. Every rule is linear in $dy$, so by the chain rule *every* gradient becomes $s$ times itself:
 #
 # $$\frac{\partial (sL)}{\partial w} = s\, \frac{\partial L}{\partial w}$$
 #
 # Divide by $s$ in float32, before the optimiser's step, and the scale is gone. Let $s = 2^k$. Then the
 # scaling itself rounds nothing: $2^k \cdot 2^e (1 + \dots) = 2^{e + k} (1 + \dots)$ has the same
-# fraction, so as long as nothing leaves the range, at either end, the rounded result of a product or a
-# sum of scaled numbers is the scaled rounded result. So scaling only *shifts* where the gradients lie.
+# fraction. So as long as nothing leaves the range, at either end, the sum of two scaled gradients, and the
+# product of one with a weight, round to $s$ times what they rounded to before: scaling only *shifts* where
+# the gradients lie.
 #
 # Too large an $s$ makes gradients infinite. Infinity spreads: $\infty \cdot x$ and $\infty + x$ are
 # infinite or not a number, so as a rule it arrives at some parameter, where it is easily seen. Then the step is
@@ -266,8 +266,8 @@ assert counts["and its largest gradient"][0] == len(list(model.parameters()))
 # A step of a whole network with Squeeze-and-Excitation: nothing comes back. Python runs ahead, and fills
 # the card's queue. Every `.item()` stops it until the queue is empty, and then the card stands idle until
 # Python has caught up. Once a step does little harm; once for each parameter is another matter. Mind
-# the disguises: `float(x)`, `print(x)`, `if x > 0:`, `x.numpy()`, a boolean mask as an index. (CuPy allows
-# `float(x)` and `if x > 0:` silently; the stand-in refuses both.)
+# the disguises: `float(x)`, `print(x)`, `if x > 0:`, `x.numpy()`, a boolean mask as an index. (Of CuPy's own
+# arrays the stand-in refuses `float(x)` and `if x > 0:`, which CuPy allows silently.)
 #
 # Why it matters shows in a little model. Its times are made up: to put a kernel into the queue takes the
 # host one unit of time, to run it takes the card 1.3, and to bring a number back takes half a unit.
@@ -366,17 +366,17 @@ assert [len(request.sectors) for request in firsts.values()] == [4, 16]
 figure
 
 # %% [markdown]
-# *Figure 3. The first load of the warp. Above, 32 threads ask for 32 neighbours: 4 sectors, all of which
+# *Figure 3. The first load of the warp. Above, 32 threads ask for 32 neighbours: 4 sectors, and all in them
 # is used. Below, each thread begins a run of its own: 16 sectors, of which a quarter is used. The rest
 # is asked for again by the next loads, and comes again unless a cache has kept it.*
 #
-# So let neighbouring threads touch neighbouring elements (**coalesced** loads). The simulator counts
-# exactly, as if there were no cache.
+# So let neighbouring threads touch neighbouring elements (**coalesced** loads). The simulator counts as if
+# there were no cache, and as if an array began at the start of a sector.
 #
 # ### A race
 #
 # All threads add into one number. `y[0] += v` is a read and a write, and another thread may come between
-# the two. On a card the result is then sometimes right. The simulator remembers who touched what:
+# the two. On a card the result is then wrong, or right by luck. The simulator remembers who touched what:
 
 
 # %%
@@ -449,7 +449,7 @@ print(by_rows)
 
 # %%
 def tree(thread, part, join):
-    """Joins the elements of `part`, one of each thread; all threads get the result."""
+    """Joins the elements of `part`, one of each thread (2, 4, 8, ... of them); all get the result."""
     apart = thread.block_size // 2
     while apart:
         yield
@@ -592,8 +592,8 @@ figure
 # as the second, but in eight times as many sectors. The third reads each number twice instead of three
 # times, and needs fewer than half as many barriers.*
 #
-# A softmax does few operations for each byte: it is bound by memory, so these counts are what its
-# time on a card hangs on.
+# A softmax does few operations for each byte. It is bound by memory, so it is such counts that its least
+# time hangs on.
 #
 # ### The same in CUDA C++
 #
@@ -731,8 +731,8 @@ print(f"three kernels: {moved[0] // v.size} bytes a number; one kernel: {moved[1
 assert np.allclose(y, z) and moved == (28 * v.size, 8 * v.size)
 
 # %% [markdown]
-# 28 bytes or 8: on a card, where such a chain is bound by memory, that is a factor of 3.5, whatever the
-# card. It is why the library has kernels of its own for an optimiser's step, a batch normalisation or a softmax.
+# 28 bytes or 8: such a chain is bound by memory, so (for arrays too large to stay in a cache) its least time
+# differs by a factor of 3.5, whatever the card. It is why the library has kernels of its own for an optimiser's step, a batch normalisation or a softmax.
 
 # %% [markdown]
 # ### Where the time goes
@@ -842,7 +842,7 @@ figure
 # Right, the shares that were measured on the processor that ran this page (they differ from computer to
 # computer).*
 #
-# Nearly all operations are in the convolutions, but only a good half of the time: batch normalisation, ReLU
+# Nearly all operations are in the convolutions, but only a good half of the least time: batch normalisation, ReLU
 # and additions compute next to nothing, and move much. Here is every single call under the roof:
 
 # %%
@@ -874,11 +874,11 @@ figure
 # %% [markdown]
 # *Figure 6. A roofline with the data sheet's two numbers; each mark is one call, put on the roof at its
 # intensity. (That all others lie in one place is because we count one operation for each number moved.)
-# Only convolutions reach the flat top, and not all of them: those with few channels and kernels of a single
-# pixel do not.*
+# Only convolutions reach the flat top, and not all of them: those with few channels, or with kernels of a single
+# pixel, do not.*
 #
 # Two ways lead to a shorter time: move fewer bytes (fuse; use 16 bits), or, for what lies under the flat top,
-# raise the roof (the units for matrices of 16 bits: the data sheet says $312 \cdot 10^{12}$). Mixed
+# raise the roof (the units for matrices of 16 bits: for them the data sheet says $312 \cdot 10^{12}$). Mixed
 # precision does both.
 
 # %% [markdown]
@@ -932,14 +932,15 @@ axes[0].legend(frameon=False)
 axes[0].grid(True)
 
 terms = rng.uniform(size=6000)
-exact, in_half = np.cumsum(terms), np.cumsum(terms.astype(np.float16), dtype=np.float16)
-axes[1].plot(exact, color=viz.COLOURS[0], label="summed in float32")
+exact, terms = np.cumsum(terms), terms.astype(np.float16)
+in_single, in_half = (np.cumsum(terms, dtype=dtype) for dtype in (np.float32, np.float16))
+axes[1].plot(in_single, color=viz.COLOURS[0], label="summed in float32")
 axes[1].plot(in_half, color=viz.COLOURS[1], label="summed in float16")
-assert np.allclose(np.cumsum(terms.astype(np.float16), dtype=np.float32), exact, rtol=1e-3)
+assert np.allclose(in_single, exact, rtol=1e-3)
 axes[1].set(xlabel="numbers added", ylabel="sum")
 axes[1].legend(frameon=False)
 axes[1].grid(True)
-assert in_half[-1] == 2048 and exact[-1] > 2900
+assert in_half[-1] == 2048 and in_single[-1] > 2900
 figure
 
 # %% [markdown]
@@ -1194,8 +1195,8 @@ for name, runs in {"float64": exact, "float16": half, "bfloat16": brain}.items()
 assert np.abs(np.subtract(half, exact)).max() < 1 and np.abs(np.subtract(brain, exact)).max() < 1
 
 # %% [markdown]
-# Rounded to 10 or to 7 bits of fraction, the accuracies stay within one percent of the exact ones, on each
-# seed, and **without** any scaling. So is scaling needless? Where do the gradients lie?
+# Rounded to 10 or to 7 bits of fraction, the accuracies stay within one percentage point of the exact ones, on
+# each seed, and **without** any scaling. So is scaling needless? Where do the gradients lie?
 
 # %%
 seen = []
@@ -1223,7 +1224,8 @@ figure
 
 # %% [markdown]
 # *Figure 11. The gradients at the layers of the network, at the end of its training, in the range of
-# float16. They lie at its left edge, and most of the range is empty.*
+# float16; those that are 0 anyway, behind a ReLU, are left out. They lie at its left edge, and most of the
+# range is empty.*
 #
 # Hardly any is lost, and about a quarter loses digits, the smallest ones, which matter least. But this network
 # is shallow, and its loss is a mean over 64 pictures only. A loss that is a mean over the pixels of large
@@ -1256,7 +1258,7 @@ ax.legend(loc="lower center", frameon=False)
 ax.grid(True)
 by_scale = accuracy["float16"]
 plateau = [k for k in sorted(by_scale) if np.abs(np.subtract(by_scale[k], exact)).max() < 2]
-print("float16 within 2 % of the exact run, on every seed, for the powers", plateau)
+print("float16 within 2 points of the exact run, on every seed, for the powers", plateau)
 assert set(plateau) >= {-6, 0, 6, 12} and max(by_scale[-20]) < 30 and max(by_scale[24]) < 30
 assert all(np.abs(np.subtract(runs, exact)).max() < 1.5 for runs in accuracy["bfloat16"].values())
 figure
@@ -1297,13 +1299,14 @@ assert (np.array([r for r, _ in found["from too small"]]) < exact).all()
 figure
 
 # %% [markdown]
-# *Figure 13. The scale that moves by itself, three seeds from each side. From too large it falls by halves
-# at every step, until gradients come through, and then hovers at the upper edge; from too small it climbs
-# through the plateau.*
+# *Figure 13. The scale that moves by itself, three seeds from each side (from too small they move alike). From
+# too large it falls by halves at every step, until gradients come through, and then hovers at the upper edge,
+# which lies somewhere between the powers 16 and 20 that were tried; from too small it climbs onto the
+# plateau.*
 #
 # Nobody had to know where the plateau is. It costs a little: steps that are left out, and steps whose gradients
 # were 0, are lost. The runs from too small a scale end behind the exact ones on each seed, but by less than four
-# percent. At the upper edge our hasty scaler, which doubles after four good steps, loses about one step in
+# percentage points. At the upper edge our hasty scaler, which doubles after four good steps, loses about one step in
 # five; PyTorch's waits for 2000.
 
 # %% [markdown]
@@ -1350,7 +1353,7 @@ print(np.allclose(y, x.sum(axis=1)), tally.barriers // 3, "barriers a block")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 7: one behind the loading, and one behind each of $\log_2 64 = 6$ steps. Thread 0 alone would need 64
+# 7: one behind the loading, and one behind each of $\log_2 64 = 6$ steps. Thread 0 alone would need 63
 # additions one after the other.
 #
 # </details>
@@ -1387,7 +1390,7 @@ for name, size in (("float32", 4), ("float16", 2)):
 # <details><summary>Answer</summary>
 #
 # Twofold, from 1/12 to 1/6, and still far on the left. It is bound by memory both times, so at best it
-# takes half the time: because half the bytes are moved, not because 16-bit numbers are added any faster.
+# takes half the time: because half the bytes are moved, not because 16-bit numbers are added faster.
 #
 # </details>
 

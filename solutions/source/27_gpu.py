@@ -153,9 +153,9 @@ check("27.merge", merge)
 # %% [markdown]
 # ## 5. No hidden copies
 #
-# This function works on NumPy arrays, and would work on a GPU. But at three places the host
-# stands and waits until a number has come from the card: it is in the `float`, in the list of rows,
-# and in the `int`.
+# This function works on NumPy's arrays. On a GPU the host would have to stand and wait at three places,
+# until a number has come from the card: for the `float`; for the list of means, of which `np.array`
+# makes an array on the host (CuPy even refuses that); and for the `int`.
 
 
 # %%

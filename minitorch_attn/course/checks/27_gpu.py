@@ -102,9 +102,9 @@ def no_guard(thread, a, x, y):
 
 
 @axpy.mutant(
-    "Every block begins at element 0: `thread.index` is the place in the block; add "
-    "`thread.block * thread.block_size`. (Or the step is one block's size, where it should be that "
-    "of the whole grid.)",
+    "Blocks meet at the same elements. A thread begins at its place in the whole grid, "
+    "`thread.block * thread.block_size + thread.index`. (Or the step is one block's size, where it "
+    "should be that of the whole grid.)",
     like=["step_of_one_block"],
     raises=True,
 )
@@ -146,6 +146,86 @@ def first_block_alone(thread, a, x, y):
     if thread.block == 0:
         for i in range(thread.index, len(x), in_all(thread)):
             y[i] = a * x[i] + y[i]
+
+
+@axpy.mutant(
+    "Threads of one block take elements that others take too: the step is "
+    "`thread.blocks * thread.block_size`, all threads of the grid, and not `thread.blocks` or 1.",
+    like=["all_take_everything"],
+    raises=True,
+)
+def step_of_the_blocks(thread, a, x, y):
+    for i in range(everywhere(thread), len(x), thread.blocks):
+        y[i] = a * x[i] + y[i]
+
+
+@axpy.mutant(
+    "Every thread goes through all elements: this code is run by each of them, so each takes only "
+    "its own.",
+    like=["step_of_the_blocks"],
+    raises=True,
+)
+def all_take_everything(thread, a, x, y):
+    for i in range(len(x)):
+        y[i] = a * x[i] + y[i]
+
+
+@axpy.mutant(
+    "The values are right, but the blocks take turns: neighbouring elements belong to different "
+    "blocks, and more sectors are moved. A block's threads should lie side by side, at "
+    "`thread.block * thread.block_size + thread.index`."
+)
+def blocks_take_turns(thread, a, x, y):
+    for i in range(thread.index * thread.blocks + thread.block, len(x), in_all(thread)):
+        y[i] = a * x[i] + y[i]
+
+
+@axpy.mutant(
+    "Only whole rounds of all threads are made: the elements that are left over belong to the "
+    "first threads. `range(first, len(x), step)` finds them."
+)
+def whole_rounds_only(thread, a, x, y):
+    for turn in range(len(x) // in_all(thread)):
+        i = everywhere(thread) + turn * in_all(thread)
+        y[i] = a * x[i] + y[i]
+
+
+@axpy.mutant("The last element is left out: `range(first, len(x), step)` stops in front of len(x).")
+def last_left_out(thread, a, x, y):
+    for i in range(everywhere(thread), len(x) - 1, in_all(thread)):
+        y[i] = a * x[i] + y[i]
+
+
+@axpy.mutant("y stays as it was: each thread has to write, `y[i] = ...`; nothing is returned.")
+def nothing_written(thread, a, x, y):
+    pass
+
+
+@axpy.mutant("a multiplies y; it is the factor of x.")
+def factor_of_y(thread, a, x, y):
+    for i in range(everywhere(thread), len(x), in_all(thread)):
+        y[i] = x[i] + a * y[i]
+
+
+@axpy.mutant("The old y is added twice: `y[i] += ...` adds it already.")
+def y_added_twice(thread, a, x, y):
+    for i in range(everywhere(thread), len(x), in_all(thread)):
+        y[i] += a * x[i] + y[i]
+
+
+@axpy.mutant("The factor a is left out.")
+def factor_left_out(thread, a, x, y):
+    for i in range(everywhere(thread), len(x), in_all(thread)):
+        y[i] += x[i]
+
+
+@axpy.mutant(
+    "x and y are whole arrays, in the card's memory; a thread computes with single elements, "
+    "`x[i]` and `y[i]`.",
+    raises=True,
+)
+def whole_arrays(thread, a, x, y):
+    return a * x
 
 
 # -- row_sum --------------------------------------------------------------------------------
@@ -199,8 +279,8 @@ def the_rows_and_their_tree(subject, case):
     blocks, block_size = case.settings["blocks"], case.settings["block_size"]
     if tally.barriers < blocks * np.log2(block_size):
         raise Mistake(
-            "The sums are right, but there are fewer barriers than a tree has steps: one thread "
-            "adds the shared elements up, while the others wait. Halve their number in each step.",
+            "The sums are right, but there are fewer barriers than a tree has steps, so numbers "
+            "are added one after the other. Halve the number of partial sums in each step.",
             "one thread adds all",
         )
     yield "the 32-byte sectors that were moved", tally.sectors
@@ -256,8 +336,8 @@ def no_barrier_in_the_tree(thread, x, y):
 
 
 @row_sum.mutant(
-    "The barrier stands inside of the `if`, where only some threads come by. All threads of the "
-    "block must reach it: put it behind the `if`.",
+    "The barrier stands inside of the `if`, or some threads have returned before it: only a part "
+    "comes by. All of the block must reach it: put it behind the `if`, and let no thread return.",
     raises=True,
 )
 def barrier_inside_the_if(thread, x, y):
@@ -278,8 +358,8 @@ def barrier_inside_the_if(thread, x, y):
 
 
 @row_sum.mutant(
-    "The tree starts too far: with `apart = thread.block_size` the element that is added lies "
-    "behind the end of the array.",
+    "An element behind the end of the array is added: `apart` starts at half of the block size, "
+    "and only threads with `thread.index < apart` add (`<`, not `<=`).",
     raises=True,
 )
 def tree_starts_too_far(thread, x, y):
@@ -354,8 +434,8 @@ def a_run_of_columns_for_each_thread(thread, x, y):
 
 
 @row_sum.mutant(
-    "One thread adds all partial sums up while the others wait: as many steps as threads. A tree "
-    "halves the number of sums in each step."
+    "One thread adds the partial sums (or the whole row) up while the others wait, or all queue to "
+    "add to `y`: as many steps as threads. A tree halves the number of sums in each step."
 )
 def one_thread_adds_all(thread, x, y):
     part = thread.shared("part", thread.block_size)
@@ -366,6 +446,129 @@ def one_thread_adds_all(thread, x, y):
     yield
     if thread.index == 0:
         y[thread.block] = sum(part[i] for i in range(thread.block_size))
+
+
+def _with_a_tree(thread, y, total, *, write=None):
+    """Joins what the threads bring, one number each; and may be given a mistake."""
+    part = thread.shared("part", thread.block_size)
+    part[thread.index] = total
+    yield
+    apart = thread.block_size // 2
+    while apart:
+        if thread.index < apart:
+            part[thread.index] += part[thread.index + apart]
+        yield
+        apart //= 2
+    if write is not None:
+        write(part)
+    elif thread.index == 0:
+        y[thread.block] = part[0]
+
+
+def _own_columns(thread, x):
+    return (x[thread.block, j] for j in range(thread.index, x.shape[1], thread.block_size))
+
+
+@row_sum.mutant(
+    "Every thread adds up all columns, and the tree adds these sums: each takes only every "
+    "`thread.block_size`-th column, from `thread.index` on."
+)
+def all_columns_by_each(thread, x, y):
+    return _with_a_tree(thread, y, sum(x[thread.block, j] for j in range(x.shape[1])))
+
+
+@row_sum.mutant("Each thread keeps only its last column: add them up, `total += ...`.")
+def last_column_kept(thread, x, y):
+    return _with_a_tree(thread, y, [0.0, *_own_columns(thread, x)][-1])
+
+
+@row_sum.mutant(
+    "The sum is added to what stood in y, and y is not zero at the start: write it, `y[n] = ...`."
+)
+def added_to_y(thread, x, y):
+    def write(part):
+        if thread.index == 0:
+            y[thread.block] += part[0]
+
+    return _with_a_tree(thread, y, sum(_own_columns(thread, x)), write=write)
+
+
+@row_sum.mutant(
+    "All blocks write one element: row n belongs to `y[n]`, and n is `thread.block`.", raises=True
+)
+def one_element_for_all_rows(thread, x, y):
+    def write(part):
+        if thread.index == 0:
+            y[0] = part[0]
+
+    return _with_a_tree(thread, y, sum(_own_columns(thread, x)), write=write)
+
+
+@row_sum.mutant("The tree leaves the sum in element 0; the last thread writes its own element.")
+def last_thread_writes(thread, x, y):
+    def write(part):
+        if thread.index == thread.block_size - 1:
+            y[thread.block] = part[thread.index]
+
+    return _with_a_tree(thread, y, sum(_own_columns(thread, x)), write=write)
+
+
+@row_sum.mutant(
+    "x is summed down its columns: block n takes row n, so its elements are `x[thread.block, j]`."
+)
+def columns_for_rows(thread, x, y):
+    down = range(thread.index, x.shape[0], thread.block_size)
+    return _with_a_tree(thread, y, sum(x[j, thread.block] for j in down))
+
+
+@row_sum.mutant(
+    "The partial sum is added up in shared memory, which is not zero at the start: use a variable, "
+    "`total = 0.0`, and write it there at the end.",
+    raises=True,
+)
+def added_up_in_shared_memory(thread, x, y):
+    part = thread.shared("part", thread.block_size)
+    for v in _own_columns(thread, x):
+        part[thread.index] += v
+    yield
+
+
+@row_sum.mutant(
+    "The tree runs the wrong way: with `thread.index < apart`, apart begins at half of the block "
+    "size and is halved. Growing from 1, it leaves most elements out."
+)
+def tree_from_small_to_large(thread, x, y):
+    part = thread.shared("part", thread.block_size)
+    part[thread.index] = sum(_own_columns(thread, x))
+    yield
+    apart = 1
+    while apart < thread.block_size:
+        if thread.index < apart:
+            part[thread.index] += part[thread.index + apart]
+        yield
+        apart *= 2
+    if thread.index == 0:
+        y[thread.block] = part[0]
+
+
+@row_sum.mutant(
+    "The tree runs over the columns, whose number need not be a power of two (nor are there as "
+    "many threads): first one partial sum for each thread, and then a tree over these."
+)
+def tree_over_the_columns(thread, x, y):
+    D = x.shape[1]
+    part = thread.shared("part", D)
+    for j in range(thread.index, D, thread.block_size):
+        part[j] = x[thread.block, j]
+    yield
+    apart = D // 2
+    while apart:
+        if thread.index < apart:
+            part[thread.index] += part[thread.index + apart]
+        yield
+        apart //= 2
+    if thread.index == 0:
+        y[thread.block] = part[0]
 
 
 # -- scatter_add ----------------------------------------------------------------------------
@@ -481,6 +684,79 @@ def guard_of_the_other_array(thread, index, dy, dx):
         thread.atomic_add(dx, index[i], dy[i])
 
 
+@scatter_add.mutant(
+    "Every thread adds all elements of dy: each takes one, its own i in the whole grid."
+)
+def all_added_by_each(thread, index, dy, dx):
+    for i in range(len(dy)):
+        thread.atomic_add(dx, index[i], dy[i])
+
+
+@scatter_add.mutant("dy[i] is added at i itself; it belongs where x was picked from, at index[i].")
+def index_left_out(thread, index, dy, dx):
+    i = everywhere(thread)
+    if i < min(len(dy), len(dx)):
+        thread.atomic_add(dx, i, dy[i])
+
+
+@scatter_add.mutant(
+    "The place in the grid is not right: in front of a block lie `thread.block` others of "
+    "`thread.block_size` threads each (`thread.blocks` is how many there are)."
+)
+def blocks_for_the_size(thread, index, dy, dx):
+    i = thread.block * thread.blocks + thread.index
+    if i < len(dy):
+        thread.atomic_add(dx, index[i], dy[i])
+
+
+@scatter_add.mutant(
+    "The blocks overlap: `thread.block + thread.index` moves each by one element only. Multiply "
+    "`thread.block` by `thread.block_size`."
+)
+def block_added_alone(thread, index, dy, dx):
+    i = thread.block + thread.index
+    if i < len(dy):
+        thread.atomic_add(dx, index[i], dy[i])
+
+
+@scatter_add.mutant("The last element of dy is left out: the guard is `if i < len(dy)`.")
+def last_share_left_out(thread, index, dy, dx):
+    i = everywhere(thread)
+    if i < len(dy) - 1:
+        thread.atomic_add(dx, index[i], dy[i])
+
+
+@scatter_add.mutant(
+    "atomic_add reads the old value itself: give it the share dy[i] alone, not dx[k] + dy[i].",
+    raises=True,
+)
+def old_value_given_too(thread, index, dy, dx):
+    i = everywhere(thread)
+    if i < len(dy):
+        thread.atomic_add(dx, index[i], dx[index[i]] + dy[i])
+
+
+@scatter_add.mutant(
+    "A thread gathers for each element of dx; but there are as many threads as dy is long, and dx "
+    "may be longer. Let the thread of dy[i] bring its share."
+)
+def gathered(thread, index, dy, dx):
+    k = everywhere(thread)
+    if k < len(dx):
+        dx[k] = sum(dy[i] for i in range(len(dy)) if index[i] == k)
+
+
+@scatter_add.mutant(
+    "atomic_add was given an element, `dx[k]`, which is only a number: give it the array and the "
+    "place, `thread.atomic_add(dx, k, value)`.",
+    raises=True,
+)
+def element_for_the_array(thread, index, dy, dx):
+    i = everywhere(thread)
+    if i < len(dy):
+        thread.atomic_add(dx[index[i]], dy[i], 0)
+
+
 # -- merge ----------------------------------------------------------------------------------
 
 
@@ -558,6 +834,56 @@ def variance_returned(n1, mean1, q1, n2, mean2, q2):
 def by_sums_of_squares(n1, mean1, q1, n2, mean2, q2):
     n, mean, _ = merge_reference(n1, mean1, q1, n2, mean2, q2)
     return n, mean, q1 + n1 * mean1**2 + q2 + n2 * mean2**2 - n * mean**2
+
+
+@merge.mutant("The spread of the means is divided by n twice: delta**2 * n1 * n2 / n.")
+def divided_twice(n1, mean1, q1, n2, mean2, q2):
+    n, mean, _ = merge_reference(n1, mean1, q1, n2, mean2, q2)
+    return n, mean, q1 + q2 + (mean2 - mean1) ** 2 * n1 * n2 / n**2
+
+
+@merge.mutant("n1 has become n before q was computed: q needs the old n1, so call the sum n.")
+def n_overwritten(n1, mean1, q1, n2, mean2, q2):
+    n, mean, _ = merge_reference(n1, mean1, q1, n2, mean2, q2)
+    return n, mean, q1 + q2 + (mean2 - mean1) ** 2 * n * n2 / n
+
+
+@merge.mutant(
+    "q takes the way from mean1 to the new mean; delta lies between the means of the two parts."
+)
+def delta_to_the_new_mean(n1, mean1, q1, n2, mean2, q2):
+    n, mean, _ = merge_reference(n1, mean1, q1, n2, mean2, q2)
+    return n, mean, q1 + q2 + (mean - mean1) ** 2 * n1 * n2 / n
+
+
+@merge.mutant("delta has the wrong sign: it is mean2 - mean1, from the first towards the second.")
+def delta_turned_round(n1, mean1, q1, n2, mean2, q2):
+    n, _, q = merge_reference(n1, mean1, q1, n2, mean2, q2)
+    return n, mean1 + (mean1 - mean2) * n2 / n, q
+
+
+@merge.mutant("q's last term lacks a factor: delta**2 * n1 * n2 / n has both counts.")
+def one_count_missing(n1, mean1, q1, n2, mean2, q2):
+    n, mean, _ = merge_reference(n1, mean1, q1, n2, mean2, q2)
+    return n, mean, q1 + q2 + (mean2 - mean1) ** 2 * n2 / n
+
+
+@merge.mutant("The mean moves by delta / n, the share of one number; the second part has n2.")
+def share_of_one(n1, mean1, q1, n2, mean2, q2):
+    n, _, q = merge_reference(n1, mean1, q1, n2, mean2, q2)
+    return n, mean1 + (mean2 - mean1) / n, q
+
+
+@merge.mutant("q1 and q2 are averaged like the means; they are sums, and just add up.")
+def spreads_averaged(n1, mean1, q1, n2, mean2, q2):
+    n, mean, q = merge_reference(n1, mean1, q1, n2, mean2, q2)
+    return n, mean, q - q1 - q2 + (n1 * q1 + n2 * q2) / n
+
+
+@merge.mutant("The three results come in the order n, mean, q.")
+def n_returned_last(n1, mean1, q1, n2, mean2, q2):
+    n, mean, q = merge_reference(n1, mean1, q1, n2, mean2, q2)
+    return mean, q, n
 
 
 # -- prepare --------------------------------------------------------------------------------
@@ -715,6 +1041,91 @@ def worked_on_the_host(x, limit):
     return array_module(x).asarray(prepare_reference(on_host, limit))
 
 
+@prepare.mutant(
+    "x is scaled where it is below the limit, and left where it is above: limit / maximum(largest, "
+    "limit) is 1 below and less than 1 above."
+)
+def minimum_for_maximum(x, limit):
+    return _prepare(x, limit, scaled=lambda xp, x, most: x * (limit / xp.minimum(most, limit)))
+
+
+@prepare.mutant("Large negative numbers are overlooked: the largest is that of `xp.abs(x)`.")
+def largest_without_abs(x, limit):
+    return _prepare(x, limit, scaled=lambda xp, x, _: x * (limit / xp.maximum(x.max(), limit)))
+
+
+@prepare.mutant(
+    "Each row is scaled by its own largest element; there is one for all of x, `xp.abs(x).max()`."
+)
+def each_row_scaled(x, limit):
+    def scaled(xp, x, _):
+        return x * (limit / xp.maximum(xp.abs(x).max(axis=1, keepdims=True), limit))
+
+    return _prepare(x, limit, scaled=scaled)
+
+
+@prepare.mutant(
+    "`x.mean(axis=1)` has the shape (N,), which lies along the columns when it is subtracted: keep "
+    "the axis, `keepdims=True`."
+)
+def means_along_the_columns(x, limit):
+    return _prepare(x, limit, centre=lambda xp, x: x.mean(axis=1))
+
+
+@prepare.mutant("All of x is centred by one mean; each row has its own: axis=1, keepdims=True.")
+def one_mean_for_all(x, limit):
+    return _prepare(x, limit, centre=lambda xp, x: x.mean())
+
+
+@prepare.mutant(
+    "The longest column was found, not the longest row: its length is a sum over columns, axis=1."
+)
+def longest_column(x, limit):
+    centred = x - x.mean(axis=1, keepdims=True)
+    return _prepare(x, limit, index=lambda _: (centred**2).sum(axis=0).argmax())
+
+
+@prepare.mutant("The longest row is that of the centred x: find it after the means are gone.")
+def longest_before_centring(x, limit):
+    return _prepare(x, limit, index=lambda _: (x**2).sum(axis=1).argmax())
+
+
+@prepare.mutant("The last step is missing: subtract the longest row from all of them.")
+def longest_not_subtracted(x, limit):
+    xp = array_module(x)
+    x = x * (limit / xp.maximum(xp.abs(x).max(), limit))
+    return x - x.mean(axis=1, keepdims=True)
+
+
+@prepare.mutant(
+    "A boolean mask as an index makes the host wait: it must know how many elements were chosen. "
+    "`argmax()` gives the place, an array without axes."
+)
+def a_mask_as_index(x, limit):
+    xp = array_module(x)
+    x = x * (limit / xp.maximum(xp.abs(x).max(), limit))
+    x = x - x.mean(axis=1, keepdims=True)
+    lengths = (x**2).sum(axis=1)
+    return x - x[lengths == lengths.max()]
+
+
+@prepare.mutant(
+    "A list of one mean for each row is put together: a launch for every row, and what is needed "
+    "to join them goes to the card. All means at once are `x.mean(axis=1, keepdims=True)`."
+)
+def a_list_of_means(x, limit):
+    return _prepare(x, limit, centre=lambda xp, x: xp.array([row.mean() for row in x])[:, None])
+
+
+@prepare.mutant(
+    "`np.asarray` of an array on the device would copy it to the host, so CuPy refuses it: use the "
+    "library that made x, `xp = array_module(x)`.",
+    raises=True,
+)
+def made_an_array_of_numpy(x, limit):
+    return prepare_reference(np.asarray(x), limit)
+
+
 # -- LossScaler -----------------------------------------------------------------------------
 
 
@@ -750,18 +1161,19 @@ class LossScalerReference:
 
 
 def a_few_steps(subject, case):
-    """A letter for each step: i for infinite, I for that in the first array, n for NaN."""
+    """A letter for each step: i for infinite, I in the first array, B in both, n for NaN."""
     (steps,) = case.inputs
     scaler = subject(**case.settings)
     yield "the scale at the start", scaler.scale
     for number, what in enumerate(steps, 1):
         rng = case.rng(str(number))
         gradients = [rng.normal(scale=1e-3, size=n).astype(np.float16) for n in ((2, 2), 3)]
-        if what != ".":
-            gradients[what != "I"].flat[1] = np.nan if what == "n" else np.inf
+        for bad in {".": [], "I": [0], "B": [0, 1]}.get(what, [1]):
+            gradients[bad].flat[1] = np.nan if what == "n" else np.inf
+        unscaled = scaler.unscale(gradients)
         yield (
             f"what step {number} returns",
-            scaler.unscale(gradients) or "None: the step is left out",
+            "None: the step is left out" if unscaled is None else unscaled,
             {"gradients": gradients},
         )
         yield f"the scale after step {number}", scaler.scale
@@ -787,7 +1199,7 @@ LossScaler = Exercise(
         Case("one is not a number", ".n.", scale=1024.0, patience=10),
         Case("twice a row of two", ".....", scale=1024.0, patience=2),
         Case("rows that are broken off", "..i..i...", scale=1024.0, patience=3),
-        Case("nothing but overflow", "Iiii", scale=65536.0, patience=2),
+        Case("nothing but overflow", "BIii", scale=65536.0, patience=2),
     ],
     more=_any_steps,
     hints=[
@@ -891,7 +1303,8 @@ class NothingLeftOut(LossScalerReference):
 
 
 @LossScaler.mutant(
-    "The scale is doubled one step too late: after `patience` good steps, not one more."
+    "The scale is not yet doubled after `patience` good steps, but one step later (or never).",
+    like=["NeverDoubled"],
 )
 class OneStepTooLate(LossScalerReference):
     def after_success(self):
@@ -899,3 +1312,118 @@ class OneStepTooLate(LossScalerReference):
         if self.good > self.patience:
             self.scale *= 2
             self.good = 0
+
+
+@LossScaler.mutant(
+    "The scale is never doubled: do so after `patience` good steps in a row.",
+    like=["OneStepTooLate"],
+)
+class NeverDoubled(LossScalerReference):
+    def after_success(self):
+        self.good += 1
+
+
+@LossScaler.mutant("The scale is doubled one step too early: count the good steps from 0.")
+class OneStepTooEarly(LossScalerReference):
+    def after_success(self):
+        self.good += 1
+        if self.good >= self.patience - 1:
+            self.scale *= 2
+            self.good = 0
+
+
+@LossScaler.mutant("The scale is doubled after every good step, not after `patience` in a row.")
+class DoubledAfterEach(LossScalerReference):
+    def after_success(self):
+        self.scale *= 2
+
+
+@LossScaler.mutant(
+    "All steps are counted, also those that were left out: it takes `patience` good ones in a row."
+)
+class AllStepsCounted(LossScalerReference):
+    def after_overflow(self):
+        self.scale /= 2
+        self.good += 1
+
+    def after_success(self):
+        self.good += 1
+        if self.good % self.patience == 0:
+            self.scale *= 2
+
+
+@LossScaler.mutant("The scale is doubled after an overflow; it was too large, so halve it.")
+class DoubledAfterAnOverflow(LossScalerReference):
+    def after_overflow(self):
+        self.scale *= 2
+        self.good = 0
+
+
+@LossScaler.mutant(
+    "The values are rounded to float16, by the division or at the end: what comes back is float32, "
+    "so convert first, and then divide.",
+    like=["ReturnedAsFloat16"],
+)
+class KeptInFloat16(LossScalerReference):
+    def divide(self, gradients):
+        return [g / np.float16(self.scale) for g in gradients]
+
+
+@LossScaler.mutant(
+    "After the division the gradients go back to float16, where they vanish: return float32.",
+    like=["KeptInFloat16"],
+)
+class ReturnedAsFloat16(LossScalerReference):
+    def divide(self, gradients):
+        return [g.astype(np.float16) for g in super().divide(gradients)]
+
+
+@LossScaler.mutant("NaN is noticed, infinities are not: `np.isfinite` is False for both.")
+class InfinityNotNoticed(LossScalerReference):
+    def is_good(self, gradients):
+        return not any(np.isnan(g).any() for g in gradients)
+
+
+@LossScaler.mutant(
+    "The step is left out only if all arrays have an element that is not finite: one is enough."
+)
+class AllMustOverflow(LossScalerReference):
+    def is_good(self, gradients):
+        return any(np.isfinite(g).all() for g in gradients)
+
+
+@LossScaler.mutant(
+    "The elements that are not finite are replaced by 0 and the step is taken: it is to be left "
+    "out, for the others may be wrong too. Return None."
+)
+class ReplacedByZero(LossScalerReference):
+    def unscale(self, gradients):
+        zeroed = [np.where(np.isfinite(g), g, np.float16(0)) for g in gradients]
+        unscaled = self.divide(zeroed)
+        if self.is_good(gradients):
+            self.after_success()
+        else:
+            self.after_overflow()
+        return unscaled
+
+
+@LossScaler.mutant("An empty list comes back from a step that is left out: return None.")
+class EmptyForNone(LossScalerReference):
+    def unscale(self, gradients):
+        unscaled = super().unscale(gradients)
+        return [] if unscaled is None else unscaled
+
+
+@LossScaler.mutant(
+    "`np.isfinite` was given the whole list, whose arrays differ in shape: look at each.",
+    raises=True,
+)
+class AllAtOnce(LossScalerReference):
+    def is_good(self, gradients):
+        return np.isfinite(gradients).all()
+
+
+@LossScaler.mutant("Only the first array comes back: unscale each, and return a list of them.")
+class FirstArrayReturned(LossScalerReference):
+    def divide(self, gradients):
+        return super().divide(gradients)[0]
