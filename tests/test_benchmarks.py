@@ -182,6 +182,8 @@ def test_a_step_of_resnet20_has_the_papers_multiply_adds():
 def test_every_case_on_a_gpu_runs_on_a_simulated_one():
     command = [sys.executable, "-m", "benchmarks", "--simulated"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    if "NoCompiler" in done.stderr:
+        pytest.skip("kernels need a C++ compiler to run here")
     assert done.returncode == 0, done.stderr
     first, *ran = done.stdout.splitlines()
     assert first.startswith("simulated GPU: copies ")

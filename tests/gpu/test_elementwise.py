@@ -104,7 +104,9 @@ def test_views_are_taken_as_they_look(card):
 def lines(draw):
     """An array and an axis: short lines, such as a warp, a block and a thread take, and none."""
     shape = draw(
-        st.sampled_from([(3, 33), (2, 1025), (2, 20_000), (5, 3000), (33, 2, 5), (7, 5000), (2, 3, 2100)])
+        st.sampled_from(
+            [(3, 33), (2, 1025), (2, 20_000), (5, 3000), (33, 2, 5), (7, 5000), (2, 3, 2100)]
+        )
         | st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple)
     )
     x = values(shape, draw(st.sampled_from(DTYPES)), draw(st.integers(0, 99)))
