@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -168,7 +169,7 @@ def _header(name: str) -> str:
 
 
 def _three(size: Size) -> tuple[int, ...]:
-    sizes = (size,) if isinstance(size, int) else tuple(size)
+    sizes = size if isinstance(size, tuple) else (operator.index(size),)
     return (*sizes, *(1,) * (3 - len(sizes)))
 
 

@@ -54,6 +54,15 @@ def test_nothing_is_launched_for_no_elements(cupy):
     broken.over(0, cupy.empty(0))
 
 
+def test_the_number_of_blocks_may_be_a_number_of_numpy(cupy):
+    count = Kernel("count", 'extern "C" __global__ void count(int* y) { y[blockIdx.x] = 1; }')
+    y = cupy.zeros(3, np.int32)
+    count(np.int64(3), np.int32(1), y)
+    assert (y.get() == 1).all()
+    with pytest.raises(TypeError, match="float"):
+        count(3.0, 1, y)
+
+
 def test_an_array_with_gaps_is_refused_by_its_place(cupy):
     kernel = Kernel("any", 'extern "C" __global__ void any(const float* x, const float* y) {}')
     x = cupy.zeros((2, 3), np.float32)
