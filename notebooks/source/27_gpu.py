@@ -10,7 +10,8 @@
 # - write a kernel with blocks, shared memory and barriers, and count what it reads and writes;
 # - say what 16 bits can hold, and why a loss is scaled.
 #
-# **You need** lessons 03 (gradient checks), 13 (squeeze and excitation) and 20 (the online softmax).
+# **You need** lessons 03 (gradient checks), 11 (the softmax and its rule), 13 (squeeze and excitation) and 20
+# (the online softmax).
 #
 # **Time** about 75 minutes, and as long again for the exercises.
 #
@@ -172,7 +173,8 @@ figure
 #
 # - **Spacing.** From $k$ to $k + 1$ it is $2^{e - p}$: the larger the number, the coarser. Rounding to the
 #   nearest errs by at most half of that, a share of at most $2^{-p-1}$ of the number.
-# - **Largest**: $e = e_{\max}$, $k = 2^p - 1$ give $2^{e_{\max}} (2 - 2^{-p})$. Beyond lies infinity.
+# - **Largest**: $e = e_{\max}$, $k = 2^p - 1$ give $2^{e_{\max}} (2 - 2^{-p})$. What lies half a
+#   spacing or more beyond becomes infinite.
 # - **Smallest.** Below $2^{e_{\min}}$ the exponent can fall no more. There the numbers go on evenly down
 #   to 0, with the last spacing, $2^{e_{\min} - p}$ (*subnormal* numbers): fewer and fewer digits.
 #   What is at most half of it becomes 0.
@@ -190,7 +192,8 @@ figure
 # ### Why a loss is scaled
 #
 # Gradients are small; float16 loses digits below $6 \cdot 10^{-5}$, and what is at most $3 \cdot
-# 10^{-8}$ becomes 0. Multiply the loss by $s$. Every rule is linear in $dy$, so by the chain rule *every* gradient becomes $s$ times itself:
+# 10^{-8}$ becomes 0. Multiply the loss by $s$. Every rule is linear in $dy$, so by the chain rule *every*
+# gradient becomes $s$ times itself:
 #
 # $$\frac{\partial (sL)}{\partial w} = s\, \frac{\partial L}{\partial w}$$
 #
@@ -406,7 +409,7 @@ print("by atomic additions, from 4 blocks:", y[0] == 4 * x[:32].sum())
 # %% [markdown]
 # ### Softmax, first version: a thread for each row
 #
-# One thread does what the loop of lesson 11 does: a pass for the maximum, one for the sum, one that
+# One thread does what the softmax of lesson 11 does: a pass for the maximum, one for the sum, one that
 # divides. Nothing can go wrong, for no thread needs another.
 
 
@@ -685,8 +688,8 @@ for kernel in plain_product, tiled_product:
 assert tally.reads == 2 * 16**3 // 8
 
 # %% [markdown]
-# An eighth, for tiles of 8; with tiles of 128 it is a 128th. This is how a product comes near its intensity
-# of $n / 6$. (Why the second barrier? Someone might still
+# An eighth, for blocks of 8 x 8 outputs; for 128 x 128, where each thread takes several outputs, it is a
+# 128th. This is how a product comes near its intensity of $n / 6$. (Why the second barrier? Someone might still
 # be reading the tile while others already load the next.)
 #
 # ### Fused: several operations, one kernel
@@ -732,7 +735,8 @@ assert np.allclose(y, z) and moved == (28 * v.size, 8 * v.size)
 
 # %% [markdown]
 # 28 bytes or 8: such a chain is bound by memory, so (for arrays too large to stay in a cache) its least time
-# differs by a factor of 3.5, whatever the card. It is why the library has kernels of its own for an optimiser's step, a batch normalisation or a softmax.
+# differs by a factor of 3.5, whatever the card. It is why the library has kernels of its own for an
+# optimiser's step, a batch normalisation or a softmax.
 
 # %% [markdown]
 # ### Where the time goes
@@ -1321,8 +1325,8 @@ figure
 # | sums of many threads | | atomic additions in some backward passes | gathered, where that costs little |
 # | a kernel in the simulator | | | its order is drawn from a seed; races are errors; no caches, no clock |
 #
-# A trap: "it ran ten times on my card" says little about a race. A card has an order that it likes, and another card has
-# another.
+# A trap: "it ran ten times on my card" says little about a race. A card has an order that it likes, and
+# another card has another.
 
 # %% [markdown]
 # ## Predict before you run
