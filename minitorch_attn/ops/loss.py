@@ -527,8 +527,10 @@ def _reduced(
 def _mean_on_gpu(losses: Array, count: Array) -> tuple[Array, Callable[[Array], Array]]:
     """`_reduced` by a count that the host does not know."""
     xp, shape = array_module(losses), losses.shape
-    share = xp.where(count == 0, 0, 1 / count)
-    return losses.sum() / count, lambda dloss: xp.broadcast_to(dloss * share, shape)
+    share, nothing = 1 / count, count == 0
+    total = losses.sum() * xp.where(nothing, math.nan, share)
+    share = xp.where(nothing, 0, share)
+    return total, lambda dloss: xp.broadcast_to(dloss * share, shape)
 
 
 def _class_axis(op: str, x: Array) -> int:

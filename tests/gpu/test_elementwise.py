@@ -164,6 +164,12 @@ def test_cross_entropy_of_classes_gives_the_same(card, case, smoothing):
     )  # fmt: skip
 
 
+def test_the_mean_over_classes_of_no_weight_is_nan_as_on_the_cpu(card):
+    weight, target = np.array([1.0, 0.0]), np.array([1])  # of which smoothing leaves a loss
+    options = {"weight": weight, "label_smoothing": 0.3}
+    check(lambda x: F.cross_entropy(x, target, **on(x.device, options)), values((1, 2), "float64"))
+
+
 @drawn
 @given(classified())
 def test_nll_loss_gives_the_same(card, case):
