@@ -59,7 +59,8 @@ def autocast(dtype: Any = "float16", enabled: bool = True) -> Iterator[None]:
     ----------
     dtype : "float16" or "bfloat16"
         The low precision. float16 keeps 11 bits of each number between 6e-5 and 65504, bfloat16
-        8 bits in the range of float32.
+        8 bits in the range of float32; linear maps in bfloat16 need a card of compute capability
+        8.0 or more.
     enabled : bool
         False computes in the inputs' own precision, also within another such block.
 

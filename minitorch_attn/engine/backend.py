@@ -222,7 +222,8 @@ def set_float32_matmul_precision(precision: str) -> None:
 
     Matrix units read a float32 number with 10 bits of fraction instead of 23 (the format is called
     TF32) and add up in float32: several times as fast, with a relative error of about 1e-3 in each
-    factor. It holds for matrix products, convolutions and attention.
+    factor. It holds for products of two matrices, convolutions and attention; a batch of matrices
+    by a batch of matrices is multiplied by CuPy in float32.
 
     Parameters
     ----------

@@ -197,8 +197,13 @@ def _forward(scores: Scores, value: Array) -> tuple[Array, Array]:
         for block in blocks[part]:
             log_sum[block] = _attend(scores, value, block, y[block])
 
-    in_parallel(work, len(blocks), scores.multiply_adds)
+    in_parallel(work, len(blocks), _for_threads(scores))
     return y, log_sum
+
+
+def _for_threads(scores: Scores) -> int:
+    """Multiply-adds that threads of the host could share: a card has threads of its own."""
+    return 0 if on_gpu(scores.query) else scores.multiply_adds
 
 
 def _attend(scores: Scores, value: Array, block: Block, out: Array) -> Array:
@@ -255,7 +260,7 @@ def _backward(
             dv[tile.keys] += p.swapaxes(1, 2) @ dy[tile.queries]
         return dk, dv
 
-    shares = in_parallel(work, len(blocks), 2 * scores.multiply_adds)
+    shares = in_parallel(work, len(blocks), 2 * _for_threads(scores))
     dk, dv = (functools.reduce(operator.iadd, of_all) for of_all in zip(*shares))
     dq *= scores.scale
     dk *= scores.scale

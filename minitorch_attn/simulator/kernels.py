@@ -33,6 +33,7 @@ What it cannot show
 -------------------
 - Speed: how memory is reached, how full a card is, how many registers are spilt. (The test that
   compiles every kernel with NVIDIA's compiler reports registers and spills.)
+- Subnormal numbers: CuPy has kernels compiled so that those of float32 are 0.
 - A card's memory model. One thread runs at a time and each write is seen at once, so a missing
   `__threadfence`, or a `volatile` that is needed, goes unnoticed. Blocks run one after another:
   one that waits for another in a loop never ends.

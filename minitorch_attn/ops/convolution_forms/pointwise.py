@@ -7,7 +7,7 @@ are as quick, and none is copied. With a stride, only the pixels that are met ar
 from __future__ import annotations
 
 from ...engine import array_module
-from ...engine.backend import Array
+from ...engine.backend import Array, on_gpu
 from ...engine.threads import in_parallel
 from .geometry import Geometry
 from .layout import empty_like, flat
@@ -49,7 +49,10 @@ def _multiply(matrix: Array, x: Array, shape: tuple[int, ...], g: Geometry) -> A
     def compute(images: slice) -> None:
         xp.matmul(matrix, x[images], out=flat_y[images])
 
-    in_parallel(compute, g.N, g.multiply_adds)
+    if on_gpu(y):
+        compute(slice(0, g.N))  # a card has threads of its own
+    else:
+        in_parallel(compute, g.N, g.multiply_adds)
     return y
 
 
