@@ -3,6 +3,10 @@
 A GPU works through a queue: an operation returns as soon as it is queued, and Python waits only
 where it reads a value, as in `loss.item()` or `x.cpu()`. To time operations, call `synchronize()`
 before each look at the clock.
+
+What could only be known by waiting is not checked: an index out of range counts from the other end
+again, where the CPU raises an IndexError, and a class that is not there makes a loss NaN. Try new
+data on the CPU first.
 """
 
 from __future__ import annotations
