@@ -113,7 +113,7 @@ CONVERSIONS = {
 def attach(name, method, doc=None):
     """Make a function a method of Tensor."""
     if doc is not None:
-        method.__name__, method.__doc__ = name, doc
+        method.__name__, method.__qualname__, method.__doc__ = name, f"Tensor.{name}", doc
     setattr(Tensor, name, method)
 
 

@@ -235,6 +235,11 @@ def test_to_takes_another_tensors_dtype_and_names_an_unknown_device():
         mt.ones(2).to("cuda:0")
 
 
+def test_a_method_called_wrongly_is_named():
+    with pytest.raises(TypeError, match=r"Tensor.cuda\(\) takes 1"):
+        mt.ones(2).cuda(0)
+
+
 @pytest.mark.parametrize("target", ["gpu", "float33", 0])
 def test_to_something_unknown_says_what_there_is(target):
     for x in (mt.ones(2), nn.Linear(2, 3)):
