@@ -147,7 +147,12 @@ def c_constant(value: Any) -> str:
 
 @functools.cache  # by the constants as they are given: to spell them takes longer than to look up
 def _compiled(xp: ModuleType, kernel: Kernel, constants: tuple[tuple[str, Any], ...]) -> _Compiled:
-    return _Compiled(raw_kernel(xp, kernel.code(dict(sorted(constants))), kernel.name))
+    return _compiled_code(xp, kernel.code(dict(sorted(constants))), kernel.name)
+
+
+@functools.cache  # one of each text: CuPy makes one function of it, which keeps what was asked last
+def _compiled_code(xp: ModuleType, code: str, name: str) -> _Compiled:
+    return _Compiled(raw_kernel(xp, code, name))
 
 
 class _Compiled:

@@ -124,6 +124,22 @@ def test_shared_memory_that_a_launch_gives(cupy):
     np.testing.assert_array_equal(x.get(), np.arange(64))
 
 
+def test_constants_of_one_meaning_make_one_kernel(cupy):
+    """Of one text CuPy makes one function, whose shared memory is what was asked for last."""
+    first = Kernel(
+        "first",
+        """extern "C" __global__ void first(T* y) {
+            extern __shared__ T memory[];
+            if (threadIdx.x == 0) y[0] = memory[0] = 1;
+        }""",
+    )
+    y = cupy.zeros(1, np.float32)
+    first(1, 1, y, shared=60 * 1024, T=np.dtype("float32"))
+    first(1, 1, y, shared=50 * 1024, T="float")
+    compiled = [kernels._compiled(cupy, first, (("T", t),)) for t in (y.dtype, "float")]
+    assert compiled[0] is compiled[1] and compiled[0].run.max_dynamic_shared_size_bytes == 60 * 1024
+
+
 def test_constants_as_c_writes_them():
     given = [np.float16, np.dtype("float32"), np.int64, True, 7, np.int64(3), "half_t"]
     assert list(map(c_constant, given)) == ["half_t", "float", "long long", "1", "7", "3", "half_t"]
