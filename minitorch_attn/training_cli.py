@@ -170,9 +170,11 @@ def run(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0; 1 if the numbers were not finite; 2 if data, checkpoint, files or GPU are not to be had;
-        130 if it was stopped by hand.
+        0; 1 if the numbers were not finite; 2 if data, checkpoint, files or GPU are not to be had,
+        or options exclude each other; 130 if it was stopped by hand.
     """
+    if args.precision and args.dtype == "float64":
+        return _complain("--precision casts no float64: leave out one of it and --dtype float64", 2)
     dtype_before = engine.get_default_dtype()
     engine.set_default_dtype(args.dtype)
     try:

@@ -187,6 +187,11 @@ def test_a_gpu_that_is_not_there_is_told_in_words(capsys, monkeypatch):
     assert "the package 'cupy' is needed" in capsys.readouterr().err
 
 
+def test_half_precision_of_float64_is_refused_rather_than_left_undone(capsys):
+    assert main([*QUICK, "--precision", "float16", "--dtype", "float64"]) == 2
+    assert "--precision casts no float64: leave out one" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason="needs the real files of MNIST")
 def test_mnist_is_trained_on(tmp_path):
     path = tmp_path / "history.csv"
