@@ -54,8 +54,9 @@ class Kernel:
         An integer argument is a ``long long``, a floating-point one a ``double``, an array a
         pointer to its elements.
     variants : sequence of dict
-        The constants it may be launched with, such as ``{"T": "float"}``: what is compiled to
-        check it where there is no GPU.
+        Constants it may be launched with, such as ``{"T": "float"}``: what is compiled to check
+        it where there is no GPU. Each value of each constant stands in one of them, and not every
+        combination.
     """
 
     def __init__(
