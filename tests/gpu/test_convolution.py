@@ -19,6 +19,8 @@ from minitorch_attn.ops.convolution_forms import Geometry, columns, gpu, lookup,
 from minitorch_attn.ops.windows import extent
 from minitorch_attn.simulator import kernels, simulated_gpu
 
+from .conftest import CARDS
+
 PRECISIONS = [
     ("float32", "highest", 2e-5),
     ("float32", "high", 2e-3),
@@ -28,14 +30,10 @@ PRECISIONS = [
 ]
 
 
-@pytest.fixture(params=["simulated", pytest.param("card", marks=pytest.mark.gpu)])
+@pytest.fixture(params=CARDS)
 def card(request):
     """A context in which there is a card: simulated, or the real one."""
-    if request.param == "simulated":
-        return simulated_gpu
-    if not backend.gpu_is_available():
-        pytest.skip("needs a GPU and CuPy")
-    return contextlib.nullcontext
+    return simulated_gpu if request.param == "simulated" else contextlib.nullcontext
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Whole networks in mixed precision on a card: the CPU's numbers, in half precision all the way."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
@@ -9,16 +7,6 @@ import minitorch_attn as mt
 import minitorch_attn.functional as F
 from minitorch_attn import models, nn, optim
 from minitorch_attn.amp import GradScaler
-from minitorch_attn.engine import backend
-from minitorch_attn.simulator import simulated_gpu
-
-
-@pytest.fixture(params=["simulated", pytest.param("card", marks=pytest.mark.gpu)])
-def card(request):
-    if request.param == "card" and not backend.gpu_is_available():
-        pytest.skip("needs a GPU and CuPy")
-    with simulated_gpu() if request.param == "simulated" else contextlib.nullcontext() as traffic:
-        yield traffic
 
 
 class Classifier(nn.Module):

@@ -1,7 +1,5 @@
 """The kernels of optimisers, clipping and loss scaling: the CPU's numbers, in few launches."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,6 @@ from minitorch_attn.data import DataLoader, TensorDataset
 from minitorch_attn.engine import backend
 from minitorch_attn.engine.many_arrays import PART
 from minitorch_attn.nn.utils import clip_grad_norm_
-from minitorch_attn.simulator import simulated_gpu
 from minitorch_attn.training import evaluate, fit
 
 # An element, none at all, a whole part of a block, one more, several parts: in no order of size.
@@ -31,14 +28,6 @@ SETTINGS = {
     "AdamW": (optim.AdamW, {"lr": 0.1, "weight_decay": 0.2}),
 }
 every_kind = pytest.mark.parametrize("kind", SETTINGS)
-
-
-@pytest.fixture(params=["simulated", pytest.param("card", marks=pytest.mark.gpu)])
-def card(request):
-    if request.param == "card" and not backend.gpu_is_available():
-        pytest.skip("needs a GPU and CuPy")
-    with simulated_gpu() if request.param == "simulated" else contextlib.nullcontext() as traffic:
-        yield traffic
 
 
 @pytest.fixture(params=["float32", "float64", "float16", "bfloat16"])
