@@ -28,7 +28,6 @@ ROOMS = [
     {"models"},
     {
         "amp",
-        "amp",
         "checkpoint",
         "data",
         "distributed",

@@ -70,8 +70,10 @@ class Tensor:
         return backend.read_only(self._data)
 
     @data.setter
-    def data(self, values: Any) -> None:
-        values = as_numbers(values).copy()
+    def data(self, given: Any) -> None:
+        values = as_numbers(given).copy()
+        if not isinstance(given, Tensor):  # a constant comes along, a tensor says where it lies
+            values = backend.to_device(values, self.device)
         if values.shape != self.shape:
             raise ShapeError(f"data of shape {values.shape} cannot replace data of {self.shape}")
         if self.requires_grad:

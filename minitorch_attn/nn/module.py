@@ -369,6 +369,10 @@ class Module:
         """Convert parameters and buffers to float16."""
         return self.to(np.float16)
 
+    def bfloat16(self) -> Self:
+        """Convert parameters and buffers to bfloat16."""
+        return self.to("bfloat16")
+
     def float(self) -> Self:
         """Convert parameters and buffers to float32."""
         return self.to(np.float32)

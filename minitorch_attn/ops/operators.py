@@ -100,6 +100,7 @@ METHODS_OF_SIZES = "expand flip permute repeat reshape"
 
 CONVERSIONS = {
     "half": "float16",
+    "bfloat16": "bfloat16",
     "float": "float32",
     "double": "float64",
     "int": "int32",

@@ -141,6 +141,14 @@ def test_writing_in_place_takes_values_of_either_device():
     np.testing.assert_array_equal(host.numpy(), x.numpy())
 
 
+def test_data_that_is_replaced_by_an_array_stays_on_the_device():
+    x = mt.zeros(2, device="cuda")
+    x.data = np.ones(2, np.float32)
+    assert x.device == "cuda" and x.tolist() == [1, 1]
+    x.data = mt.zeros(2)
+    assert x.device == "cpu"
+
+
 def test_a_write_is_noticed_by_the_graph_also_there():
     x = mt.tensor(values(3), requires_grad=True, device="cuda")
     y = x * 1

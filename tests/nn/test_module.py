@@ -1,5 +1,6 @@
 import copy
 import gc
+import importlib.util
 import weakref
 
 import numpy as np
@@ -118,6 +119,8 @@ def test_conversion_keeps_the_parameters_that_an_optimiser_holds():
         "1.num_batches_tracked": "int64",
     }
     assert net.half()[0].weight.dtype == np.float16
+    if importlib.util.find_spec("ml_dtypes"):
+        assert net.bfloat16()[0].weight.dtype == net[0].weight.bfloat16().dtype == "bfloat16"
     assert net.float().to("cpu", "float16")[0].weight.dtype == np.float16
     assert net.to(dtype="float32", device="cpu").get_submodule("0").weight.dtype == np.float32
 
