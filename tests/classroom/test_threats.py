@@ -205,7 +205,8 @@ def reaching_out(outside, port):
         "reading what others handed in": attempt(
             f"open({str(outside / 'secret')!r}).read()",
             f"os.listdir({str(outside)!r})",
-            "os.listdir('/home')",
+            # A library in somebody's home is seen, and the folders that lead to it, nothing beside.
+            f"[n for n in os.listdir('/home') if not {str(ROOT)!r}.startswith('/home/' + n + '/')]",
             "glob.glob('/root/*.*')",
         ),
         "reading solutions and the grader": attempt(
