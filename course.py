@@ -16,8 +16,8 @@ Other arguments are passed on:
 Options:
 
     -h, --help    show this text
-    --parity      (test) also install PyTorch and nbgrader, and compare with them; PyTorch is
-                  large, and without it those comparisons are skipped
+    --parity      (test) also install PyTorch, nbgrader, and on Linux CuPy and NVIDIA's compiler,
+                  and compare with them; they are large, and without them those tests are skipped
 
 Python 3.11 or newer is needed; Linux, macOS and Windows will do.
 """

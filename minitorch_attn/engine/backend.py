@@ -124,14 +124,15 @@ def placed(device: str | None) -> str:
     return _default_device if device is None else device
 
 
-def module_of_device(device: str) -> ModuleType:
-    """The library that makes arrays on a device: `numpy`, or `cupy`.
+def module_of_device(device: str | None) -> ModuleType:
+    """The library that makes arrays on a device, or on the default one: `numpy`, or `cupy`.
 
     Raises
     ------
     DeviceError, ImportError
         As `to_device`.
     """
+    device = placed(device)
     check_device(device)
     return np if device == "cpu" else gpu_module()
 

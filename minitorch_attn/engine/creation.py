@@ -24,14 +24,14 @@ def full(
 ) -> Tensor:
     """A tensor of a shape with every element equal to `value`, of the dtype of `tensor(value)`."""
     dtype = tensor(value).dtype if dtype is None else as_dtype(dtype)
-    return Tensor(module_of_device(placed(device)).full(shape, value, dtype), requires_grad)
+    return Tensor(module_of_device(device).full(shape, value, dtype), requires_grad)
 
 
 def zeros(
     *shape: int, dtype: Any = None, requires_grad: bool = False, device: str | None = None
 ) -> Tensor:
     """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`."""
-    xp, dtype = module_of_device(placed(device)), as_dtype(dtype or get_default_dtype())
+    xp, dtype = module_of_device(device), as_dtype(dtype or get_default_dtype())
     return Tensor(xp.zeros(_shape(shape), dtype), requires_grad)
 
 
@@ -39,7 +39,7 @@ def ones(
     *shape: int, dtype: Any = None, requires_grad: bool = False, device: str | None = None
 ) -> Tensor:
     """A tensor of ones: `ones(2, 3)` or `ones((2, 3))`."""
-    xp, dtype = module_of_device(placed(device)), as_dtype(dtype or get_default_dtype())
+    xp, dtype = module_of_device(device), as_dtype(dtype or get_default_dtype())
     return Tensor(xp.ones(_shape(shape), dtype), requires_grad)
 
 
@@ -65,7 +65,7 @@ def arange(
     Integers give integers, floats the default dtype.
     """
     start, end = (0, start) if end is None else (start, end)
-    values = module_of_device(placed(device)).arange(start, end, step)
+    values = module_of_device(device).arange(start, end, step)
     if dtype is None and values.dtype.kind == "f":
         dtype = get_default_dtype()
     return tensor(values, dtype)

@@ -1,5 +1,6 @@
 """Activations, softmax, dropout and losses by kernels: the CPU's numbers, and no waiting."""
 
+import functools
 import importlib.util
 import math
 import re
@@ -16,7 +17,7 @@ from minitorch_attn.engine.kernels import Kernel
 from minitorch_attn.ops import activation, dropout, loss, normalization_kernels, recurrent, special
 from minitorch_attn.ops.elementwise import Activation, Elementwise
 
-from .twice import computed
+from . import twice
 
 drawn = settings(
     max_examples=40,
@@ -27,6 +28,7 @@ DTYPES = ["float16", "float32", "float64"]
 if importlib.util.find_spec("ml_dtypes"):
     DTYPES.append("bfloat16")
 TOLERANCE = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 2e-6, "float64": 1e-12}
+check = functools.partial(twice.check, tolerances=TOLERANCE)
 
 ACTIVATIONS = {
     "sigmoid": F.sigmoid,
@@ -49,17 +51,6 @@ ACTIVATIONS = {
 def values(shape, dtype, seed=0, spread=3):
     rng = np.random.default_rng(seed)
     return (spread * rng.standard_normal(shape)).astype(as_dtype(dtype))
-
-
-def check(op, *arrays):
-    """Raise unless both devices give the same result and gradients."""
-    tolerance = TOLERANCE[arrays[0].dtype.name]
-    pairs = zip(computed(op, arrays, "cpu"), computed(op, arrays, "cuda"), strict=True)
-    for i, (ours, theirs) in enumerate(pairs):
-        assert (theirs.dtype, theirs.shape) == (ours.dtype, ours.shape), f"result {i}"
-        ours, theirs = ours.astype("d"), theirs.astype("d")
-        scale = np.abs(ours[np.isfinite(ours)]).max(initial=1)
-        np.testing.assert_allclose(theirs, ours, 0, tolerance * scale, err_msg=f"result {i}")
 
 
 @pytest.mark.parametrize(

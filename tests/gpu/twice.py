@@ -27,16 +27,16 @@ def computed(op, arrays, device, seed=0):
     return [t.detach().cpu().numpy() for t in (y, *rest, *grads)]
 
 
-def check(op, *arrays):
+def check(op, *arrays, tolerances=TOLERANCE):
     """Raise unless both devices give the same results and gradients."""
     for i, (ours, theirs) in enumerate(
         zip(computed(op, arrays, "cpu"), computed(op, arrays, "cuda"), strict=True)
     ):
         assert (theirs.dtype, theirs.shape) == (ours.dtype, ours.shape), f"result {i}"
-        if ours.dtype.name not in TOLERANCE:
+        if ours.dtype.name not in tolerances:
             np.testing.assert_array_equal(theirs, ours, err_msg=f"result {i}")
             continue
-        tolerance = TOLERANCE[ours.dtype.name]
+        tolerance = tolerances[ours.dtype.name]
         ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
         scale = np.abs(ours[np.isfinite(ours)]).max(initial=1)
         np.testing.assert_allclose(theirs, ours, 0, tolerance * scale, err_msg=f"result {i}")
