@@ -165,7 +165,7 @@ def fit(
             f"{type(train_loader).__name__} does not: pass a DataLoader or a list of batches"
         )
     history = {} if history is None else history
-    _check_precision(precision)
+    _check_precision(precision, model)
     scaler = GradScaler(enabled=precision == "float16")
     saved = None
     if checkpoint is not None:
@@ -261,9 +261,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no samples, or no such precision.
+        If there are no samples, no such precision, or parameters in float64 with one.
     """
-    _check_precision(precision)
+    _check_precision(precision, model)
     means, device = _Means(), _device(model)
     with _evaluating(model), no_grad(), _computing_in(precision):
         for batch in loader:
@@ -353,11 +353,16 @@ def _device(model: Module) -> str:
     return next((p.device for p in model.parameters()), "cpu")
 
 
-def _check_precision(precision: str | None) -> None:
+def _check_precision(precision: str | None, model: Module) -> None:
     if precision not in (None, "float16", "bfloat16"):
         raise ValueError(
             f"precision is 'float16' or 'bfloat16', not {precision!r}; leave it out to compute in "
             "the precision of the parameters"
+        )
+    if precision and any(p.dtype == np.float64 for p in model.parameters()):
+        raise ValueError(
+            f"precision={precision!r} casts no float64, which the model's parameters are: convert "
+            "them with model.float(), or leave precision out"
         )
 
 

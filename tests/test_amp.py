@@ -310,3 +310,13 @@ def test_a_model_of_bfloat16_can_be_trained_and_gone_on_with(tmp_path):
     trained_for(2, checkpoint=path)
     assert trained_for(4, checkpoint=path) == whole
     assert whole["train_loss"][-1] < whole["train_loss"][0]
+
+
+def test_fit_refuses_half_precision_of_float64_rather_than_leaving_it_undone():
+    model = nn.Linear(2, 3).double()
+    optimizer = optim.SGD(model.parameters(), lr=1)
+    said = r"precision='float16' casts no float64.*model\.float\(\)"
+    with pytest.raises(ValueError, match=said):
+        fit(model, [], optimizer=optimizer, epochs=1, precision="float16")
+    with pytest.raises(ValueError, match=said):
+        evaluate(model, [], precision="float16")
